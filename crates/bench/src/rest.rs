@@ -1,0 +1,185 @@
+//! What a load needs over the platform's REST API: an application with its endpoints, and the stored series.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use chrono::{DateTime, Utc};
+use futures::{StreamExt, TryStreamExt, stream};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use crate::load::Endpoint;
+use crate::sample;
+
+/// Requests at the same time.
+pub(crate) const CONCURRENCY: usize = 4;
+
+/// The time for one request, which may read tens of thousands of points.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A platform that is just coming back answers 503: how often a request is tried, and how long apart.
+const TRIES: u32 = 20;
+const TRY_EVERY: Duration = Duration::from_millis(500);
+
+/// A client of the REST API.
+#[derive(Debug, Clone)]
+pub(crate) struct Rest {
+    http: reqwest::Client,
+    base: String,
+    api_key: String,
+}
+
+/// An application made for one load.
+#[derive(Debug)]
+pub(crate) struct Application {
+    pub(crate) name: String,
+    pub(crate) version: String,
+}
+
+#[derive(Deserialize)]
+struct Named {
+    name: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct CreatedEndpoint {
+    endpoint_id: String,
+    token: String,
+}
+
+/// A stored point with one value called `value`.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Point {
+    pub(crate) timestamp: DateTime<Utc>,
+    pub(crate) values: Values,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Values {
+    pub(crate) value: f64,
+}
+
+/// Points by series name.
+pub(crate) type Series = BTreeMap<String, Vec<Point>>;
+
+impl Rest {
+    /// A client for the platform at `base`, with the API key of its data directory.
+    pub(crate) fn new(base: &str, data: &Path) -> Result<Self> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Credentials {
+            api_key: String,
+        }
+        let file = data.join("credentials.json");
+        let text = std::fs::read(&file).with_context(|| {
+            format!("cannot read {}: name the platform's data directory with --data", file.display())
+        })?;
+        let credentials: Credentials = serde_json::from_slice(&text)
+            .with_context(|| format!("{} is not as expected", file.display()))?;
+        let http = reqwest::Client::builder().timeout(REQUEST_TIMEOUT).build()?;
+        Ok(Self { http, base: base.trim_end_matches('/').to_owned(), api_key: credentials.api_key })
+    }
+
+    /// Makes an application whose messages carry their own timestamps, and its version.
+    pub(crate) async fn create_application(&self, title: &str) -> Result<Application> {
+        let applications = "/tekton/api/v1/applications";
+        let Named { name } = self.post(applications, &json!({ "displayName": title })).await?;
+        let Named { name: version } =
+            self.post(&format!("{applications}/{name}/app-versions"), &json!({})).await?;
+        let settings = json!({ "time-series": {
+            "auto-extract": true,
+            "timestamp": {
+                "path": sample::TIMESTAMP_FIELD, "format": "millis-unix-epoch", "fallback-strategy": "fail"
+            },
+        }});
+        let config = json!({ "epts": { "kaa": { "applications": { &name: settings } } } });
+        let request =
+            self.http.put(self.url(&format!("/tekton/api/v1/app-configs/applications/{name}"))).json(&config);
+        self.send(request).await?;
+        Ok(Application { name, version })
+    }
+
+    /// Makes endpoints whose messages carry timestamps from `base_ms` on.
+    pub(crate) async fn create_endpoints(
+        &self,
+        version: &str,
+        count: u32,
+        base_ms: i64,
+    ) -> Result<Vec<Endpoint>> {
+        stream::iter(0..count)
+            .map(|_| async {
+                let body = json!({ "appVersion": { "name": version } });
+                let CreatedEndpoint { endpoint_id: id, token } =
+                    self.post("/epr/api/v1/endpoints", &body).await?;
+                anyhow::Ok(Endpoint { id, token, base_ms })
+            })
+            .buffer_unordered(CONCURRENCY)
+            .try_collect()
+            .await
+    }
+
+    /// The points of an endpoint in all series of the load, `from` inclusive, `to` exclusive.
+    pub(crate) async fn read(
+        &self,
+        application: &str,
+        endpoint_id: &str,
+        from: DateTime<Utc>,
+        to: DateTime<Utc>,
+    ) -> Result<Series> {
+        let path = self.url(&format!("/epts/api/v1/applications/{application}/time-series/data"));
+        let range = [from, to].map(|time| time.to_rfc3339_opts(chrono::SecondsFormat::Millis, true));
+        let request = self.http.get(path).query(&[
+            ("timeSeriesName", sample::SERIES.join(",").as_str()),
+            ("endpointId", endpoint_id),
+            ("fromDate", &range[0]),
+            ("toDate", &range[1]),
+            ("includeTime", "from"),
+            ("sort", "ASC"),
+        ]);
+        let body = self.send(request).await?;
+        let endpoints: Vec<BTreeMap<String, Series>> =
+            serde_json::from_slice(&body).context("epts answered with an unknown form of time series")?;
+        Ok(endpoints.into_iter().find_map(|mut endpoint| endpoint.remove(endpoint_id)).unwrap_or_default())
+    }
+
+    async fn post<T: DeserializeOwned>(&self, path: &str, body: &Value) -> Result<T> {
+        let body = self.send(self.http.post(self.url(path)).json(body)).await?;
+        serde_json::from_slice(&body).with_context(|| format!("POST {path} answered with an unknown body"))
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.base)
+    }
+
+    /// Sends a request, again while the platform is on its way up, and gives back the body of a success.
+    async fn send(&self, request: reqwest::RequestBuilder) -> Result<Vec<u8>> {
+        let request = request.header("x-iamcore-api-key", &self.api_key).build()?;
+        let what = format!("{} {}", request.method(), request.url().path());
+        for attempt in 1.. {
+            let Some(copy) = request.try_clone() else { bail!("{what} cannot be repeated") };
+            let failure = match self.http.execute(copy).await {
+                Ok(response) if response.status().is_success() => {
+                    return Ok(response.bytes().await?.to_vec());
+                }
+                Ok(response) => {
+                    let status = response.status();
+                    let text = response.text().await.unwrap_or_default();
+                    if status.as_u16() != 503 {
+                        bail!("{what} answered {status}: {text}");
+                    }
+                    anyhow::anyhow!("{what} answered {status}: {text}")
+                }
+                Err(error) => anyhow::Error::new(error).context(what.clone()),
+            };
+            if attempt == TRIES {
+                return Err(failure);
+            }
+            tokio::time::sleep(TRY_EVERY).await;
+        }
+        bail!("{what} was not tried")
+    }
+}

@@ -1,0 +1,170 @@
+//! `/endpoints`
+
+use axum::extract::State;
+use ids::{AppVersionName, ApplicationName, EndpointId, EndpointToken, InvalidId};
+use rest::{Caller, Created, Error, Json, Page, PageOf, Path, Query};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+
+use super::Api;
+use crate::domain::{Endpoint, Registered};
+use crate::registration::Wish;
+use crate::store::Filter;
+
+const ENDPOINT_IDS_MAX: usize = 1_000;
+
+/// An endpoint to register.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct NewEndpointBody {
+    app_version: VersionName,
+    /// An object of any values; keys match `^[a-zA-Z0-9_]+$`.
+    #[serde(default)]
+    #[schema(value_type = Option<Object>)]
+    metadata: Option<Map<String, Value>>,
+    /// `^[^+#/.]+$`, unique within the application; generated when absent.
+    #[schema(value_type = Option<String>)]
+    endpoint_token: Option<EndpointToken>,
+    /// `^[a-zA-Z0-9._~-]+$`, unique in the platform; a UUID when absent.
+    #[schema(value_type = Option<String>)]
+    endpoint_id: Option<EndpointId>,
+    /// Relations to other endpoints: not supported yet, must be absent or empty.
+    #[serde(default)]
+    #[schema(value_type = Option<Vec<Object>>)]
+    relations: Option<Vec<IgnoredAny>>,
+}
+
+/// An application version by name.
+#[derive(Deserialize, ToSchema)]
+pub(super) struct VersionName {
+    #[schema(value_type = String)]
+    name: AppVersionName,
+}
+
+/// Registers an endpoint and makes its first token, which is told in the answer and never again.
+///
+/// With an `endpointId` the request may be repeated after a 503: it registers once, and is refused with 409 from then on.
+#[utoipa::path(
+    post, path = "/epr/api/v1/endpoints", tag = "endpoints", request_body = NewEndpointBody,
+    responses(
+        (status = 201, body = Registered, headers(("Location" = String, description = "The endpoint's path."))),
+        (status = 400, body = rest::ErrorBody),
+        (status = 404, body = rest::ErrorBody, description = "No such application version."),
+        (status = 409, body = rest::ErrorBody, description = "The endpoint id or the token is taken."),
+        (status = 503, body = rest::ErrorBody, description = "Nothing was registered; try again."),
+    ),
+)]
+pub(super) async fn create(
+    State(api): State<Api>,
+    caller: Caller,
+    Json(body): Json<NewEndpointBody>,
+) -> Result<Created<Registered>, Error> {
+    if body.relations.is_some_and(|relations| !relations.is_empty()) {
+        return Err(Error::bad_request("relations are not supported yet: leave them out"));
+    }
+    let wish = Wish {
+        version: body.app_version.name,
+        endpoint_id: body.endpoint_id,
+        token: body.endpoint_token,
+        metadata: body.metadata.unwrap_or_default(),
+    };
+    let body = api.registrar.register(caller.correlation_id.to_string(), caller.tenant, wish).await?;
+    Ok(Created { location: format!("/epr/api/v1/endpoints/{}", body.endpoint.endpoint_id), body })
+}
+
+/// Lists the tenant's endpoints, oldest first.
+#[utoipa::path(
+    get, path = "/epr/api/v1/endpoints", tag = "endpoints",
+    params(
+        ("applicationName" = Option<String>, Query, description = "Only endpoints of this application."),
+        ("applicationVersionName" = Option<String>, Query, description = "Only endpoints of this version."),
+        ("endpointId" = Option<Vec<String>>, Query, description = "Only these, up to 1000; repeated or by comma."),
+        ("include" = Option<String>, Query, description = "`metadata`: with metadata."),
+        Page,
+    ),
+    responses((status = 200, body = PageOf<Endpoint>), (status = 400, body = rest::ErrorBody)),
+)]
+pub(super) async fn list(
+    State(api): State<Api>,
+    caller: Caller,
+    page: Page,
+    Query(parameters): Query<Vec<(String, String)>>,
+) -> Result<Json<PageOf<Endpoint>>, Error> {
+    let filter = filter(&parameters)?;
+    let (total_elements, content) =
+        api.store.endpoints(&caller.tenant, &filter, page.offset.into(), page.limit.into()).await?;
+    Ok(Json(PageOf { total_elements, content }))
+}
+
+/// One endpoint.
+#[utoipa::path(
+    get, path = "/epr/api/v1/endpoints/{endpointId}", tag = "endpoints",
+    params(
+        ("endpointId" = String, Path, description = "The endpoint's id."),
+        ("include" = Option<String>, Query, description = "`metadata`: with metadata."),
+    ),
+    responses((status = 200, body = Endpoint), (status = 404, body = rest::ErrorBody)),
+)]
+pub(super) async fn get(
+    State(api): State<Api>,
+    caller: Caller,
+    Path(endpoint_id): Path<EndpointId>,
+    Query(parameters): Query<Vec<(String, String)>>,
+) -> Result<Json<Endpoint>, Error> {
+    let with_metadata = filter(&parameters)?.with_metadata;
+    Ok(Json(api.store.endpoint(&caller.tenant, &endpoint_id, with_metadata).await?))
+}
+
+/// Reads the filter out of the query. Unknown parameters and unknown things to include are ignored, as Kaa does.
+fn filter(parameters: &[(String, String)]) -> Result<Filter, Error> {
+    let invalid = |error: InvalidId| Error::bad_request(error.to_string());
+    let mut filter = Filter::default();
+    for (name, text) in parameters {
+        let mut parts = text.split(',').filter(|part| !part.is_empty());
+        match name.as_str() {
+            "applicationName" => filter.application = Some(ApplicationName::parse(text).map_err(invalid)?),
+            "applicationVersionName" => filter.version = Some(AppVersionName::parse(text).map_err(invalid)?),
+            "include" => filter.with_metadata |= parts.any(|part| part == "metadata"),
+            "endpointId" => {
+                for part in parts {
+                    filter.endpoint_ids.push(EndpointId::parse(part).map_err(invalid)?);
+                }
+            }
+            _ => {}
+        }
+    }
+    if filter.endpoint_ids.len() > ENDPOINT_IDS_MAX {
+        return Err(Error::bad_request(format!("endpointId may name {ENDPOINT_IDS_MAX} endpoints at most")));
+    }
+    Ok(filter)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(parameters: &[(&str, &str)]) -> Result<Filter, String> {
+        let owned: Vec<_> =
+            parameters.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
+        filter(&owned).map_err(|error| error.message().to_owned())
+    }
+
+    #[test]
+    fn endpoint_ids_may_be_repeated_and_joined_by_commas() {
+        let found =
+            read(&[("endpointId", "a,b"), ("endpointId", "c"), ("include", "filters,metadata"), ("x", "y")]);
+        let found = found.unwrap();
+        assert_eq!(found.endpoint_ids.iter().map(EndpointId::as_str).collect::<Vec<_>>(), ["a", "b", "c"]);
+        assert!(found.with_metadata);
+    }
+
+    #[test]
+    fn bad_names_are_refused() {
+        assert!(read(&[("applicationName", "a b")]).unwrap_err().contains("application name"));
+        assert!(read(&[("applicationVersionName", "")]).unwrap_err().contains("version name"));
+        assert!(read(&[("endpointId", "a/b")]).unwrap_err().contains("endpoint id"));
+        assert!(read(&[("endpointId", &"a,".repeat(1_001))]).unwrap_err().contains("1000"));
+    }
+}

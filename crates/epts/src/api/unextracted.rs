@@ -1,0 +1,70 @@
+//! Samples that were stored as they came, because no point could be taken from them.
+
+use axum::extract::State;
+use ids::TimeSeriesName;
+use rest::{Caller, Error, ErrorBody, Json, Path};
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use super::Api;
+use super::parameters::{Pairs, Parameters};
+use crate::point::{DEFAULT_VALUE_NAME, UNEXTRACTED_SERIES};
+use crate::reads::Selection;
+
+/// A sample as the device sent it.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct UnextractedSample {
+    /// The endpoint that sent it.
+    endpoint_id: String,
+    /// Its moment, ISO-8601 in UTC.
+    timestamp: String,
+    /// The sample, any JSON.
+    #[schema(value_type = Object)]
+    sample: Value,
+}
+
+/// Lists samples from which no point could be taken: they are kept as long as points are.
+#[utoipa::path(
+    get, path = "/epts/api/v1/applications/{applicationName}/unextracted-samples", tag = "time series",
+    params(
+        ("applicationName" = String, Path, description = "The application"),
+        ("endpointId" = Option<Vec<String>>, Query, description = "Absent: all endpoints of the application"),
+        ("fromDate" = String, Query, description = "ISO-8601 or relative like now-7d"),
+        ("toDate" = String, Query, description = "ISO-8601 or relative like now"),
+        ("includeTime" = Option<String>, Query, description = "Which ends belong to the range: from (default), to, both, none"),
+        ("sort" = Option<String>, Query, description = "By timestamp: ASC (default), DESC"),
+        ("limit" = Option<u32>, Query, description = "At most so many samples of each endpoint")),
+    responses(
+        (status = 200, body = Vec<UnextractedSample>),
+        (status = 400, description = "A parameter is wrong, or there are too many samples", body = ErrorBody),
+        (status = 404, description = "The application does not exist", body = ErrorBody))
+)]
+pub(super) async fn list(
+    State(api): State<Api>,
+    caller: Caller,
+    Path(application_name): Path<String>,
+    pairs: Pairs,
+) -> Result<Json<Vec<UnextractedSample>>, Error> {
+    let parameters = Parameters::from(pairs);
+    let endpoints = parameters.endpoints()?;
+    let (span, sort, limit) = (parameters.span()?, parameters.sort()?, parameters.limit()?);
+    let (application_name, _) = api.application(&caller, &application_name).await?;
+    let series = vec![TimeSeriesName::parse(UNEXTRACTED_SERIES).map_err(Error::internal)?];
+    let selection = Selection { tenant_id: caller.tenant, application_name, series, endpoints };
+    let points = api.reads.range(&selection, span, sort, limit).await?;
+    let mut samples = Vec::new();
+    for (endpoint_id, series) in points {
+        for point in series.into_values().flatten() {
+            let text = point.values.get(DEFAULT_VALUE_NAME).and_then(Value::as_str).unwrap_or_default();
+            let sample = serde_json::from_str(text).map_err(Error::internal)?;
+            samples.push(UnextractedSample {
+                endpoint_id: endpoint_id.clone(),
+                timestamp: point.timestamp,
+                sample,
+            });
+        }
+    }
+    Ok(Json(samples))
+}

@@ -1,0 +1,75 @@
+//! A message on its way through the service: from extraction to the commit to the answer.
+
+use std::sync::Arc;
+
+use async_nats::Subject;
+use ids::{EndpointId, TimeSeriesName};
+use runtime::Version;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use crate::books::Book;
+use crate::extraction::Refusal;
+use crate::point::Sample;
+use crate::settings::EptsSettings;
+
+/// What the writer needs to store a message and the publisher to answer it.
+#[derive(Debug)]
+pub(crate) struct Work {
+    pub(crate) version: Arc<Version<EptsSettings>>,
+    pub(crate) endpoint_id: EndpointId,
+    pub(crate) correlation_id: String,
+    pub(crate) samples: Vec<Sample>,
+    /// Points in all samples.
+    pub(crate) points: usize,
+    /// Milliseconds since 1970 after which nobody waits for the answer.
+    pub(crate) deadline_ms: Option<i64>,
+    pub(crate) answer_to: AnswerTo,
+    pub(crate) book: Arc<Book>,
+    /// The message's part in a trace; disabled for most.
+    pub(crate) span: tracing::Span,
+    /// The message's share of the queue, given back when the message is answered.
+    pub(crate) share: OwnedSemaphorePermit,
+}
+
+impl Work {
+    pub(crate) fn point_count(&self) -> u64 {
+        u64::try_from(self.points).unwrap_or(u64::MAX)
+    }
+
+    pub(crate) fn is_expired(&self, now_ms: i64) -> bool {
+        self.deadline_ms.is_some_and(|deadline| deadline <= now_ms)
+    }
+
+    pub(crate) fn series(&self) -> impl Iterator<Item = &TimeSeriesName> {
+        self.samples.iter().flat_map(|sample| sample.points.iter().map(|point| &point.series))
+    }
+}
+
+/// Who waits for the outcome.
+#[derive(Debug)]
+pub(crate) enum AnswerTo {
+    /// A 13/DSTP transmitter, if it gave a reply subject.
+    Transmitter(Option<Subject>),
+    /// A caller of the REST interface.
+    Caller(oneshot::Sender<Outcome>),
+}
+
+/// What became of a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// Committed and readable.
+    Stored,
+    /// Not stored, and a resend would fare no better soon.
+    Refused { reason: &'static str, status_code: i32, message: String },
+    /// Perhaps not stored; a resend is safe.
+    Failed { status_code: i32, message: String },
+    /// The deadline had passed before the commit began.
+    Expired,
+}
+
+impl From<Refusal> for Outcome {
+    fn from(refusal: Refusal) -> Self {
+        let (reason, status_code) = (refusal.reason(), refusal.status_code());
+        Self::Refused { reason, status_code, message: refusal.to_string() }
+    }
+}

@@ -1,0 +1,314 @@
+//! The loop that commits.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use sqlx::pool::PoolConnection;
+use sqlx::{PgPool, Postgres};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::failure::Cause;
+use super::insert::{self, Written};
+use super::rows::Batch;
+use crate::books::Book;
+use crate::clock::Clock;
+use crate::metrics::Metrics;
+use crate::partitions::Partitions;
+use crate::point::Stamp;
+use crate::publisher::Done;
+use crate::series::{Resolved, SeriesRegister};
+use crate::work::{Outcome, Work};
+
+/// How often a commit is repeated when others were in its way.
+const ATTEMPTS_MAX: usize = 5;
+/// Messages that are taken from the queue at once.
+const TAKE_MAX: usize = 4_096;
+
+/// One writer.
+pub(crate) struct Committer {
+    pub(crate) pool: PgPool,
+    pub(crate) register: Arc<SeriesRegister>,
+    pub(crate) partitions: Arc<Partitions>,
+    pub(crate) clock: Arc<Clock>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) rows_max: usize,
+    /// Where committed messages go to be answered.
+    pub(crate) done: mpsc::Sender<Vec<Done>>,
+}
+
+impl Committer {
+    /// Commits what comes until `finish` is cancelled, and then what is left.
+    pub(crate) async fn run(self, mut queue: mpsc::Receiver<Work>, finish: CancellationToken) {
+        let mut waiting: Vec<Work> = Vec::new();
+        loop {
+            if waiting.is_empty() {
+                let taken = tokio::select! {
+                    taken = queue.recv_many(&mut waiting, TAKE_MAX) => taken,
+                    () = finish.cancelled(), if !queue.is_closed() => {
+                        queue.close();
+                        continue;
+                    }
+                };
+                if taken == 0 {
+                    return;
+                }
+            }
+            while waiting.len() < TAKE_MAX
+                && let Ok(work) = queue.try_recv()
+            {
+                waiting.push(work);
+            }
+            let count = take(&waiting, self.rows_max);
+            let rest = waiting.split_off(count);
+            let batch = std::mem::replace(&mut waiting, rest);
+            let done = self.store(batch).await;
+            if self.done.send(done).await.is_err() {
+                // The publisher has gone; the process is ending.
+                return;
+            }
+        }
+    }
+
+    /// Decides about every message of a batch.
+    async fn store(&self, batch: Vec<Work>) -> Vec<Done> {
+        let now_ms = runtime::now_ms();
+        let (expired, mut batch): (Vec<Work>, Vec<Work>) =
+            batch.into_iter().partition(|work| work.is_expired(now_ms));
+        let mut done: Vec<Done> = expired.into_iter().map(|work| (work, Outcome::Expired)).collect();
+        if batch.is_empty() {
+            return done;
+        }
+        match self.commit(&mut batch).await {
+            Ok(outcomes) => done.extend(batch.into_iter().zip(outcomes)),
+            // One of the messages spoils the batch: each for itself, so that the others do not suffer.
+            Err(Cause::Data | Cause::Restamp) if batch.len() > 1 => {
+                for work in batch {
+                    done.push(self.store_alone(work).await);
+                }
+            }
+            Err(cause) => done.extend(batch.into_iter().map(|work| (work, outcome(cause)))),
+        }
+        done
+    }
+
+    async fn store_alone(&self, work: Work) -> Done {
+        if work.is_expired(runtime::now_ms()) {
+            return (work, Outcome::Expired);
+        }
+        let mut alone = vec![work];
+        let committed = self.commit(&mut alone).await;
+        let outcome = match committed {
+            Ok(outcomes) => outcomes.into_iter().next().unwrap_or_else(|| outcome(Cause::Internal)),
+            Err(cause) => outcome(cause),
+        };
+        // `alone` holds exactly the message that was put in.
+        (alone.swap_remove(0), outcome)
+    }
+
+    /// Commits a batch as a whole, again where that may help. Messages over a limit are left out.
+    async fn commit(&self, batch: &mut [Work]) -> Result<Vec<Outcome>, Cause> {
+        let started = Instant::now();
+        let mut attempt = 1;
+        loop {
+            let error = match self.attempt(batch).await {
+                Ok(outcomes) => {
+                    let points = batch.iter().map(Work::point_count).sum();
+                    self.metrics.commit(started.elapsed(), points);
+                    return Ok(outcomes);
+                }
+                Err(error) => error,
+            };
+            let cause = Cause::of(&error);
+            self.metrics.commit_failure(cause.name());
+            let again = match cause {
+                Cause::Restamp => {
+                    self.metrics.restamp();
+                    self.restamp(batch);
+                    true
+                }
+                Cause::Conflict => true,
+                Cause::PartitionGone => {
+                    self.partitions.forget();
+                    true
+                }
+                Cause::Data | Cause::Unavailable | Cause::Internal => false,
+            };
+            if !again || attempt >= ATTEMPTS_MAX {
+                tracing::warn!(%error, cause = cause.name(), messages = batch.len(), "a commit failed");
+                return Err(cause);
+            }
+            attempt += 1;
+        }
+    }
+
+    async fn attempt(&self, batch: &[Work]) -> sqlx::Result<Vec<Outcome>> {
+        let mut connection = self.pool.acquire().await?;
+        let resolved = self.resolve(&mut connection, batch).await?;
+        let works =
+            batch.iter().zip(&resolved).filter_map(|(work, series)| Some((work, series.as_deref().ok()?)));
+        let rows = Batch::new(works).ok_or(sqlx::Error::RowNotFound)?;
+        let missing = self.partitions.missing(rows.moments());
+        if !missing.is_empty() {
+            self.partitions.make(&mut connection, &missing).await?;
+        }
+        let written = insert::write(&mut connection, &rows).await?;
+        keep_books(batch, &resolved, &written);
+        let outcome = |series: &Result<_, crate::series::TooManySeries>| match series {
+            Ok(_) => Outcome::Stored,
+            Err(error) => {
+                Outcome::Refused { reason: "too-many-series", status_code: 429, message: error.to_string() }
+            }
+        };
+        Ok(resolved.iter().map(outcome).collect())
+    }
+
+    async fn resolve(
+        &self,
+        connection: &mut PoolConnection<Postgres>,
+        batch: &[Work],
+    ) -> sqlx::Result<Resolved> {
+        match self.register.known(batch) {
+            Some(resolved) => Ok(resolved),
+            None => self.register.resolve(connection, batch).await,
+        }
+    }
+
+    /// Gives every sample at server time another moment; nothing of the batch is stored yet.
+    fn restamp(&self, batch: &mut [Work]) {
+        for sample in batch.iter_mut().flat_map(|work| &mut work.samples) {
+            if let Stamp::Server(moment) = &mut sample.stamp {
+                *moment = self.clock.next();
+            }
+        }
+    }
+}
+
+/// How many messages from the front make up the next commit: at least one.
+fn take(waiting: &[Work], rows_max: usize) -> usize {
+    let mut rows = 0;
+    let fits = |work: &&Work| {
+        let is_first = rows == 0;
+        rows += work.points.max(1);
+        is_first || rows <= rows_max
+    };
+    waiting.iter().take_while(fits).count()
+}
+
+/// Writes into each application's book what became of its points. A series belongs to one application.
+fn keep_books(batch: &[Work], resolved: &Resolved, written: &Written) {
+    let mut books: HashMap<i64, &Arc<Book>> = HashMap::with_capacity(written.len());
+    for (work, series) in batch.iter().zip(resolved) {
+        let Ok(series) = series else { continue };
+        books.extend(
+            work.series().filter_map(|name| series.id(name)).map(|series_id| (series_id, &work.book)),
+        );
+    }
+    for (series_id, tally) in written {
+        if let Some(book) = books.get(series_id) {
+            book.store_points(*tally);
+        }
+    }
+}
+
+/// What a failed commit means for a message in it.
+fn outcome(cause: Cause) -> Outcome {
+    let (status_code, message) = match cause {
+        Cause::Data => {
+            let message = "the database cannot hold a value of this message; see the log of epts";
+            return Outcome::Refused { reason: "database", status_code: 400, message: message.to_owned() };
+        }
+        Cause::Unavailable => (503, "the database of epts does not answer; try again later"),
+        Cause::Restamp | Cause::Conflict | Cause::PartitionGone => {
+            (503, "epts is busy with conflicting data; try again")
+        }
+        Cause::Internal => (500, "epts could not store the message; see its log"),
+    };
+    Outcome::Failed { status_code, message: message.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use ids::{AppVersionName, ApplicationName, EndpointId, TenantId, TimeSeriesName};
+    use runtime::Version;
+    use tokio::sync::Semaphore;
+
+    use super::*;
+    use crate::books::Books;
+    use crate::point::{Micros, Point, Sample, Values};
+    use crate::work::AnswerTo;
+
+    async fn committer() -> (testkit::Database, Committer) {
+        let database = testkit::database().await;
+        let config = store::Config { url: database.url.clone(), ..store::Config::default() };
+        let committer = Committer {
+            pool: store::open(&config, "epts", &crate::MIGRATOR).await.unwrap(),
+            register: Arc::new(SeriesRegister::new(10, 10)),
+            partitions: Arc::new(Partitions::new(7, 0)),
+            clock: Arc::default(),
+            metrics: Arc::new(Metrics::new(&Arc::new(Books::default()))),
+            rows_max: 100,
+            done: mpsc::channel(1).0,
+        };
+        (database, committer)
+    }
+
+    fn work(stamps: &[Stamp]) -> Work {
+        let series = TimeSeriesName::parse("auto~t").unwrap();
+        let sample = |stamp: &Stamp| Sample {
+            stamp: *stamp,
+            points: vec![Point { series: series.clone(), values: Values::Number(1.0) }],
+        };
+        let version = Version {
+            tenant_id: TenantId::parse("acme").unwrap(),
+            app_name: ApplicationName::parse("app").unwrap(),
+            app_version_name: AppVersionName::parse("app-v1").unwrap(),
+            config: Default::default(),
+        };
+        Work {
+            version: Arc::new(version),
+            endpoint_id: EndpointId::parse("e").unwrap(),
+            correlation_id: "test".to_owned(),
+            samples: stamps.iter().map(sample).collect(),
+            points: stamps.len(),
+            deadline_ms: None,
+            answer_to: AnswerTo::Transmitter(None),
+            book: Arc::default(),
+            span: tracing::Span::none(),
+            share: Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap(),
+        }
+    }
+
+    async fn count(committer: &Committer) -> i64 {
+        sqlx::query_scalar("SELECT count(*) FROM point").fetch_one(&committer.pool).await.unwrap()
+    }
+
+    /// What happens when another replica has given an endpoint the same server time.
+    #[tokio::test]
+    async fn a_server_time_that_is_taken_is_replaced() {
+        let (_database, committer) = committer().await;
+        let taken = Stamp::Server(Micros::now());
+        let outcomes = |done: Vec<Done>| done.into_iter().map(|(_, outcome)| outcome).collect::<Vec<_>>();
+        assert_eq!(outcomes(committer.store(vec![work(&[taken])]).await), [Outcome::Stored]);
+        // Alone, together with a device's time, and twice in one batch.
+        assert_eq!(outcomes(committer.store(vec![work(&[taken])]).await), [Outcome::Stored]);
+        let device = Stamp::Device(Micros::new(1_700_000_000_000_000).unwrap());
+        assert_eq!(outcomes(committer.store(vec![work(&[taken, device])]).await), [Outcome::Stored]);
+        let batch = vec![work(&[taken]), work(&[taken])];
+        assert_eq!(outcomes(committer.store(batch).await), [Outcome::Stored, Outcome::Stored]);
+        assert_eq!(count(&committer).await, 6);
+        // A device's time on a server's: nothing is overwritten then, either.
+        let own = Stamp::Device(taken.moment());
+        assert_eq!(outcomes(committer.store(vec![work(&[taken, own])]).await), [Outcome::Stored]);
+    }
+
+    #[test]
+    fn a_commit_takes_whole_messages_up_to_its_limit() {
+        let stamp = Stamp::Server(Micros::now());
+        let waiting = [work(&[stamp; 3]), work(&[stamp; 3]), work(&[stamp; 1])];
+        for (rows_max, expected) in [(1, 1), (3, 1), (5, 1), (6, 2), (7, 3), (100, 3)] {
+            assert_eq!(take(&waiting, rows_max), expected, "{rows_max}");
+        }
+    }
+}

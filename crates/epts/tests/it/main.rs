@@ -1,0 +1,12 @@
+//! The service on a real NATS and PostgreSQL, with a register of applications that the tests fill.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod bed;
+mod extraction;
+mod faults;
+mod queries;
+mod receipt;
+mod retention;
+mod stamps;
+mod throughput;

@@ -1,0 +1,73 @@
+//! How the gateway learns of an extension: a key in the NATS bucket `extensions`, renewed while the extension runs.
+//!
+//! The key stays when the extension stops. So a device can be told apart "unknown extension" (404, no key) from "not
+//! running now" (503, a key and no replica that answers).
+
+use std::time::Duration;
+
+use async_nats::jetstream::{self, kv};
+use runtime::Context;
+use serde::{Deserialize, Serialize};
+
+/// The bucket's name.
+pub const BUCKET: &str = "extensions";
+const RENEW_EVERY: Duration = Duration::from_secs(30);
+const RETRY_EVERY: Duration = Duration::from_millis(500);
+
+/// What an extension instance says of itself; the value of its key, in JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Registration {
+    /// The instance name; also the key.
+    pub name: String,
+    /// The version of the extension.
+    pub version: String,
+    /// `esp` (4/ESP).
+    pub protocol: String,
+    /// Whether the paths hold an endpoint token.
+    pub endpoint_aware: bool,
+    /// The resource paths, such as `/plain/{metric}`.
+    #[serde(default)]
+    pub resource_paths: Vec<String>,
+    /// Larger payloads are refused by the gateway with 413.
+    #[serde(default)]
+    pub max_payload_bytes: Option<usize>,
+}
+
+/// Opens the bucket, and makes it first if need be.
+pub async fn bucket(client: &async_nats::Client) -> anyhow::Result<kv::Store> {
+    let jetstream = jetstream::new(client.clone());
+    let config = kv::Config { bucket: BUCKET.to_owned(), history: 1, ..kv::Config::default() };
+    match jetstream.get_key_value(BUCKET).await {
+        Ok(store) => Ok(store),
+        Err(_) => Ok(jetstream.create_key_value(config).await?),
+    }
+}
+
+/// Writes the key now and again and again, so that it is back soon after NATS has lost its data.
+pub(crate) async fn keep_registered(context: Context, registration: Registration) -> anyhow::Result<()> {
+    let value = bytes::Bytes::from(serde_json::to_vec(&registration)?);
+    let stopping = context.stopping();
+    loop {
+        let wait = match register(&context, &registration.name, value.clone()).await {
+            Ok(()) => RENEW_EVERY,
+            Err(error) => {
+                tracing::warn!(extension = registration.name, error = format!("{error:#}"), "not registered yet");
+                RETRY_EVERY
+            }
+        };
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = stopping.cancelled() => return Ok(()),
+        }
+    }
+}
+
+async fn register(context: &Context, name: &str, value: bytes::Bytes) -> anyhow::Result<()> {
+    let store = bucket(context.nats()).await?;
+    // Writing the same again would wake every gateway for nothing.
+    if store.get(name).await?.as_ref() != Some(&value) {
+        store.put(name, value).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,171 @@
+//! The way of a message through an extension.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::FutureExt as _;
+use ids::{AppVersionName, CorrelationId, EndpointId, ReplicaId, RequestId};
+use ism::{ClientData, Envelope as _, ExtensionData, Record as _};
+use runtime::{Context, now_ms};
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+use tracing::Instrument as _;
+
+use crate::handler::Answer;
+use crate::message::Parameters;
+use crate::metrics::Metrics;
+use crate::registration::{Registration, keep_registered};
+use crate::{Extension, Gateway, Message, Refusal, Routes};
+
+/// A message without a timeout of its own is given this much.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What an extension takes at once.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Messages that are handled at once; more are answered 503, and the gateway tries again.
+    pub in_flight_max: usize,
+    /// Larger payloads are answered 413 by the gateway.
+    pub payload_bytes_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { in_flight_max: 8_192, payload_bytes_max: 960 * 1024 }
+    }
+}
+
+struct Serving<E> {
+    context: Context,
+    extension: Arc<E>,
+    routes: Routes<E>,
+    gateway: Arc<Gateway>,
+    metrics: Metrics,
+    permits: Arc<Semaphore>,
+}
+
+/// Registers the extension and answers its messages until the service stops. Returns once messages are taken; the
+/// result is the extension's way to push to devices.
+pub async fn serve<E: Extension>(context: &Context, extension: Arc<E>, limits: Limits) -> anyhow::Result<Arc<Gateway>> {
+    let routes = E::routes(Routes::new());
+    let registration = Registration {
+        name: context.instance().to_string(),
+        version: E::VERSION.to_owned(),
+        protocol: "esp".to_owned(),
+        endpoint_aware: E::ENDPOINT_AWARE,
+        resource_paths: routes.paths(),
+        max_payload_bytes: Some(limits.payload_bytes_max),
+    };
+    let gateway = Arc::new(Gateway::new(context.clone()));
+    let serving = Arc::new(Serving {
+        context: context.clone(),
+        extension,
+        routes,
+        gateway: gateway.clone(),
+        metrics: Metrics::new(E::NAME),
+        permits: Arc::new(Semaphore::new(limits.in_flight_max)),
+    });
+    let subject = ism::esp::CLIENT_DATA.service(context.instance());
+    let mut messages = context.subscribe(subject, Some(context.instance().as_str())).await?;
+    // Registered only after the subscription: a gateway that knows the extension finds it listening.
+    context.spawn("keep the registration", keep_registered(context.clone(), registration));
+    context.spawn("serve devices", async move {
+        while let Some(message) = messages.next().await {
+            serving.clone().take(message).await;
+        }
+        Ok(())
+    });
+    Ok(gateway)
+}
+
+impl<E: Extension> Serving<E> {
+    async fn take(self: Arc<Self>, incoming: async_nats::Message) {
+        let data = match ClientData::decode(&incoming.payload) {
+            Ok(data) => data,
+            Err(error) => return tracing::warn!(%error, "a message is not ClientData and was dropped"),
+        };
+        if data.expired(now_ms()) {
+            return self.metrics.expired();
+        }
+        let Ok(permit) = self.permits.clone().try_acquire_owned() else {
+            let refusal = Refusal::unavailable("the extension has too many messages in work; try again");
+            return self.answer(&data, incoming.reply, Err(refusal), Instant::now()).await;
+        };
+        let span = tracing::debug_span!("extension", extension = E::NAME, correlation_id = data.correlation_id);
+        runtime::trace::adopt(&span, incoming.headers.as_ref());
+        let serving = self.clone();
+        self.context.task(
+            async move {
+                let _permit = permit;
+                serving.metrics.enter();
+                let started = Instant::now();
+                let answer = serving.handle(&data, incoming.reply.as_deref()).await;
+                serving.answer(&data, incoming.reply, answer, started).await;
+                serving.metrics.leave();
+            }
+            .instrument(span),
+        );
+    }
+
+    async fn handle(&self, data: &ClientData, reply: Option<&str>) -> Answer {
+        let mut message = message(data, reply)?;
+        if let (Some(endpoint_id), Some(replica)) = (&message.endpoint_id, &message.gateway) {
+            self.gateway.remember(endpoint_id, replica);
+        }
+        let deadline = message.deadline;
+        let answering = self.routes.call(self.extension.clone(), &mut message)?;
+        match tokio::time::timeout_at(deadline, AssertUnwindSafe(answering).catch_unwind()).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_panic)) => {
+                tracing::error!(extension = E::NAME, correlation_id = data.correlation_id, "a handler panicked");
+                Err(Refusal::new(500, "the extension failed on this message"))
+            }
+            Err(_) => Err(Refusal::timeout("the extension did not finish in time")),
+        }
+    }
+
+    async fn answer(&self, data: &ClientData, reply: Option<async_nats::Subject>, answer: Answer, started: Instant) {
+        let (status_code, reason_phrase, payload) = match answer {
+            Ok(reply) => (reply.status_code, reply.reason_phrase, reply.payload),
+            Err(refusal) => (refusal.status_code, Some(refusal.reason_phrase), None::<Bytes>),
+        };
+        self.metrics.answered(status_code, started.elapsed().as_secs_f64());
+        let Some(reply) = reply else { return };
+        let answer = ExtensionData {
+            correlation_id: data.correlation_id.clone(),
+            timestamp: now_ms(),
+            timeout: 0,
+            app_version_name: Some(data.app_version_name.clone()),
+            extension_instance_name: Some(self.context.instance().to_string()),
+            endpoint_id: data.endpoint_id.clone(),
+            resource_path: data.resource_path.clone(),
+            request_id: data.request_id,
+            payload,
+            status_code: i32::from(status_code),
+            reason_phrase,
+        };
+        if let Err(error) = self.context.nats().publish(reply, answer.encode()).await {
+            tracing::warn!(%error, correlation_id = data.correlation_id, "an answer could not be sent");
+        }
+    }
+}
+
+/// Checks what came; a gateway of another make may send anything.
+fn message(data: &ClientData, reply: Option<&str>) -> Result<Message, Refusal> {
+    let invalid = |error: ids::InvalidId| Refusal::bad_request(error.to_string());
+    let request_id = data.request_id.map(RequestId::try_from).transpose();
+    let timeout = data.remaining(now_ms()).unwrap_or(DEFAULT_TIMEOUT);
+    Ok(Message {
+        correlation_id: CorrelationId::parse(&data.correlation_id).map_err(invalid)?,
+        app_version_name: AppVersionName::parse(&data.app_version_name).map_err(invalid)?,
+        endpoint_id: data.endpoint_id.as_deref().map(EndpointId::parse).transpose().map_err(invalid)?,
+        resource_path: data.resource_path.clone(),
+        request_id: request_id.map_err(|error| Refusal::bad_request(error.to_string()))?,
+        payload: data.payload.clone(),
+        deadline: Instant::now() + timeout,
+        gateway: reply.and_then(ism::subject::parse_reply).and_then(|reply| ReplicaId::parse(reply.replica).ok()),
+        parameters: Parameters::default(),
+    })
+}

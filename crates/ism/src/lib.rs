@@ -1,0 +1,63 @@
+//! Inter-service messages (3/ISM): what services say to each other over NATS, and where.
+//!
+//! Every message is a [`Record`]: a struct with the names, types and order of its Avro schema in `proto-schemas/avro`,
+//! and so with the bytes that any other implementation of the protocol writes. Where it goes is a [`subject::Message`]
+//! (to a service or replica) or a [`subject::Event`] (to whoever listens): `esp::CLIENT_DATA.service(&instance)`,
+//! `ecap::EP_TOKEN_REVOKED.of_any()`. One module per protocol holds both; the records stand at the root too:
+//!
+//! | module | protocol | what for |
+//! |---|---|---|
+//! | [`esp`] | 4/ESP | gateway and extensions |
+//! | [`elce`] | 9/ELCE | endpoints come, go, change; traffic |
+//! | [`dstp`] | 13/DSTP | data samples to their receivers |
+//! | [`tstp`] | 14/TSTP | points of time series to their receivers |
+//! | [`ecap`] | 16/ECAP | tokens and credentials |
+//! | [`scmp`] | 17/SCMP | configuration changed |
+//! | [`config`], [`tokens`], [`endpoints`], [`session`] | the platform's own | see there |
+//!
+//! [`CATALOGUE`] lists them all; tests and tools work from it.
+
+#[macro_use]
+mod record;
+
+mod catalogue;
+mod codec;
+pub mod config;
+pub mod dstp;
+pub mod ecap;
+pub mod elce;
+pub mod endpoints;
+mod error;
+pub mod esp;
+mod reader;
+pub mod scmp;
+mod secret;
+pub mod session;
+pub mod subject;
+pub mod tokens;
+pub mod tstp;
+
+pub use catalogue::{Address, CATALOGUE, Entry};
+pub use error::{DecodeError, Fault};
+pub use reader::MAX_ITEMS;
+pub use record::{Envelope, Record};
+pub use secret::Secret;
+
+pub use config::{ConfigurationRequest, ConfigurationResponse};
+pub use dstp::{DataSamplesEvent, DataSamplesProcessed};
+pub use ecap::{
+    ClientCertificateValidationRequest, ClientCertificateValidationResponse, ClientCredentialRevokedEvent,
+    ClientUsernamePasswordValidationRequest, ClientUsernamePasswordValidationResponse,
+    EndpointTokenRevokedEvent, EndpointTokenStatusTransitionRequest, EndpointTokenStatusTransitionResponse,
+    EndpointTokenValidationRequest, EndpointTokenValidationResponse,
+};
+pub use elce::{
+    AppVersionUpdatedEvent, ConnectedEvent, DisconnectedEvent, RegisteredEvent, TrafficReportEvent,
+    TrafficStat, UnregisteredEvent,
+};
+pub use endpoints::{EndpointGetRequest, EndpointGetResponse};
+pub use esp::{ClientData, DeliveryReport, ExtensionData};
+pub use scmp::{BroadcastConfigurationUpdateEvent, ServiceSpecificConfigurationUpdateEvent};
+pub use session::ClientConnectedEvent;
+pub use tokens::{EndpointTokenCreateRequest, EndpointTokenCreateResponse};
+pub use tstp::{DataPoint, TimeSeriesEvent, TimeSeriesProcessed, Value};

@@ -1,0 +1,208 @@
+//! NATS subjects (3/ISM).
+//!
+//! | subject | who hears it |
+//! |---|---|
+//! | `kaa.v1.service.<instance>.<protocol>.<type>` | one replica of the instance, by a queue group named as the instance; 4/ESP `ExtensionData`: every replica |
+//! | `kaa.v1.replica.<replica>.<protocol>.<type>` | that replica |
+//! | `kaa.v1.replica.<replica>.<protocol>.<slot>.<type>` | that replica, as the answer to the request of that number |
+//! | `kaa.v1.events.<originator>.<entity>.<group>.<type>` | whoever listens |
+//!
+//! The slot is ours: a reply subject is opaque to the one who answers, except that he may replace the last token by the
+//! type that he answers with, and so the number stands before it. A NATS "no responders" status comes on the same subject
+//! and is thereby matched too.
+
+use std::fmt::Write;
+
+use ids::{InstanceName, ReplicaId};
+
+/// The instances of the platform's own services that others address by name.
+pub mod instance {
+    /// The gateway.
+    pub const KPC: &str = "kpc";
+    /// The application register.
+    pub const TEKTON: &str = "tekton";
+    /// The endpoint register.
+    pub const EPR: &str = "epr";
+    /// The endpoint tokens.
+    pub const CM: &str = "cm";
+}
+
+/// `kaa.v1.service.<instance>.<protocol>.<type>`
+#[must_use]
+pub fn service(instance: &InstanceName, protocol: &str, message_type: &str) -> String {
+    join(["kaa.v1.service", instance.as_str(), protocol, message_type])
+}
+
+/// `kaa.v1.replica.<replica>.<protocol>.<type>`
+#[must_use]
+pub fn replica(replica: &ReplicaId, protocol: &str, message_type: &str) -> String {
+    join(["kaa.v1.replica", replica.as_str(), protocol, message_type])
+}
+
+/// `kaa.v1.replica.<replica>.<protocol>.<slot>.<type>`; [`parse_reply`] reads it.
+#[must_use]
+pub fn reply(replica: &ReplicaId, protocol: &str, slot: u64, message_type: &str) -> String {
+    let mut subject =
+        String::with_capacity(40 + replica.as_str().len() + protocol.len() + message_type.len());
+    // Writing to a string does not fail.
+    let _ = write!(subject, "kaa.v1.replica.{replica}.{protocol}.{slot}.{message_type}");
+    subject
+}
+
+/// `kaa.v1.replica.<replica>.>`: everything addressed to a replica, replies included.
+#[must_use]
+pub fn replica_all(replica: &ReplicaId) -> String {
+    join(["kaa.v1.replica", replica.as_str(), ">"])
+}
+
+/// `kaa.v1.events.<originator>.<entity>.<group>.<type>`
+#[must_use]
+pub fn event(originator: &InstanceName, entity: &str, group: &str, event_type: &str) -> String {
+    join(["kaa.v1.events", originator.as_str(), entity, group, event_type])
+}
+
+/// The parts of a subject made by [`reply`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reply<'a> {
+    /// The replica that asked.
+    pub replica: &'a str,
+    /// The protocol of the request.
+    pub protocol: &'a str,
+    /// The number of the request.
+    pub slot: u64,
+    /// The type of the answer, as the one who answered has it.
+    pub message_type: &'a str,
+}
+
+/// Reads a subject made by [`reply`]; none for any other subject.
+#[must_use]
+pub fn parse_reply(subject: &str) -> Option<Reply<'_>> {
+    let mut tokens = subject.strip_prefix("kaa.v1.replica.")?.split('.');
+    let (replica, protocol, slot, message_type) =
+        (tokens.next()?, tokens.next()?, tokens.next()?, tokens.next()?);
+    let digits = !slot.is_empty() && slot.bytes().all(|byte| byte.is_ascii_digit());
+    let complete = ![replica, protocol, message_type].contains(&"") && tokens.next().is_none();
+    if digits && complete {
+        Some(Reply { replica, protocol, slot: slot.parse().ok()?, message_type })
+    } else {
+        None
+    }
+}
+
+/// A type of message that is sent to one service or one replica.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Message {
+    /// The protocol's name in subjects.
+    pub protocol: &'static str,
+    /// The type's name in subjects; more than one token in 17/SCMP.
+    pub message_type: &'static str,
+}
+
+impl Message {
+    /// The subject at a service instance.
+    #[must_use]
+    pub fn service(self, instance: &InstanceName) -> String {
+        service(instance, self.protocol, self.message_type)
+    }
+
+    /// The subject at an instance that is known by name, one of [`instance`].
+    #[must_use]
+    pub fn at(self, instance: &'static str) -> String {
+        join(["kaa.v1.service", instance, self.protocol, self.message_type])
+    }
+
+    /// The subject at one replica.
+    #[must_use]
+    pub fn replica(self, to: &ReplicaId) -> String {
+        replica(to, self.protocol, self.message_type)
+    }
+
+    /// The subject at one replica for the answer to its request of that number.
+    #[must_use]
+    pub fn reply(self, to: &ReplicaId, slot: u64) -> String {
+        reply(to, self.protocol, slot, self.message_type)
+    }
+}
+
+/// A type of message that is broadcast.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Event {
+    /// What it happened to: `endpoint`, `client`, `service`.
+    pub entity: &'static str,
+    /// The group of events.
+    pub group: &'static str,
+    /// What happened.
+    pub event_type: &'static str,
+}
+
+impl Event {
+    /// The subject of events from one originator.
+    #[must_use]
+    pub fn of(self, originator: &InstanceName) -> String {
+        event(originator, self.entity, self.group, self.event_type)
+    }
+
+    /// The subject to listen on for events from any originator.
+    #[must_use]
+    pub fn of_any(self) -> String {
+        self.pattern("*")
+    }
+
+    pub(crate) fn pattern(self, originator: &str) -> String {
+        join(["kaa.v1.events", originator, self.entity, self.group, self.event_type])
+    }
+}
+
+pub(crate) fn join<const N: usize>(tokens: [&str; N]) -> String {
+    tokens.join(".")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_reply_is_read_whatever_type_it_has() {
+        let subject = "kaa.v1.replica.kpc-0.esp.42.ExtensionData";
+        let replica = ReplicaId::parse("kpc-0").unwrap();
+        assert_eq!(reply(&replica, "esp", 42, "ExtensionData"), subject);
+        let other = subject.replace("ExtensionData", "Other");
+        let parsed = parse_reply(&other).unwrap();
+        assert_eq!(
+            (parsed.replica, parsed.protocol, parsed.slot, parsed.message_type),
+            ("kpc-0", "esp", 42, "Other")
+        );
+    }
+
+    #[test]
+    fn other_subjects_are_no_replies() {
+        for subject in [
+            "",
+            "kaa.v1.replica.r.esp.ExtensionData",
+            "kaa.v1.replica.r.esp.1.A.B",
+            "kaa.v1.replica.r.esp.+1.A",
+            "kaa.v1.replica.r.esp.-1.A",
+            "kaa.v1.replica.r.esp..A",
+            "kaa.v1.replica..esp.1.A",
+            "kaa.v1.replica.r.esp.18446744073709551616.A",
+            "kaa.v1.service.r.esp.1.A",
+        ] {
+            assert_eq!(parse_reply(subject), None, "{subject}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_reply_is_read_back(replica in "[A-Za-z0-9_~-]{1,20}", slot: u64) {
+            let subject = reply(&ReplicaId::parse(&replica).unwrap(), "ecap", slot, "ep-token-response");
+            let expected = Reply { replica: &replica, protocol: "ecap", slot, message_type: "ep-token-response" };
+            prop_assert_eq!(parse_reply(&subject), Some(expected));
+        }
+
+        #[test]
+        fn nothing_breaks_the_reader(subject in "(kaa\\.v1\\.replica\\.)?[a-z0-9.]{0,30}") {
+            let _ = parse_reply(&subject);
+        }
+    }
+}

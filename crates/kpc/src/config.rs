@@ -1,0 +1,232 @@
+//! Section `[kpc]`: every limit of the gateway has a name, a unit and a default.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use serde::Deserialize;
+
+/// Section `[kpc]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// How long a device's message may take before it is answered with an error, in ms. MQTT 5's message expiry shortens it.
+    pub deadline_ms: u64,
+    /// How long one attempt to hand a message to its extension may take, in ms; within the deadline the gateway tries again.
+    pub attempt_timeout_ms: u64,
+    /// How long a pushed message may take until the device has acknowledged it, in ms.
+    pub push_deadline_ms: u64,
+    /// How long the gateway finishes what it has accepted when it stops, in ms.
+    pub drain_timeout_ms: u64,
+    /// MQTT.
+    pub mqtt: Mqtt,
+    /// What one client, address or endpoint may take.
+    pub limits: Limits,
+    /// What is remembered of endpoint tokens.
+    pub tokens: Tokens,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            deadline_ms: 10_000,
+            attempt_timeout_ms: 5_000,
+            push_deadline_ms: 10_000,
+            drain_timeout_ms: 5_000,
+            mqtt: Mqtt::default(),
+            limits: Limits::default(),
+            tokens: Tokens::default(),
+        }
+    }
+}
+
+/// Section `[kpc.mqtt]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Mqtt {
+    /// Where plain MQTT is served, 3.1.1 and 5 alike. Port 0 takes any free port.
+    pub listen: SocketAddr,
+    /// Threads that serve connections; 0 takes one for each processor, at most 4.
+    pub workers: usize,
+    /// Connections that wait to be accepted.
+    pub backlog: u32,
+    /// The longest keep-alive that MQTT 5 clients are granted, and how long a client without keep-alive may be silent, in s.
+    pub keep_alive_max_s: u16,
+    /// How long a new connection may take to send CONNECT, in s.
+    pub connect_timeout_s: u16,
+    /// How long a client that does not read may hold up its connection, in s.
+    pub write_timeout_s: u16,
+}
+
+impl Default for Mqtt {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 1883)),
+            workers: 0,
+            backlog: 2_048,
+            keep_alive_max_s: 3_600,
+            connect_timeout_s: 5,
+            write_timeout_s: 5,
+        }
+    }
+}
+
+impl Mqtt {
+    /// The number of worker threads.
+    pub(crate) fn workers(&self) -> usize {
+        match self.workers {
+            0 => std::thread::available_parallelism().map_or(1, usize::from).min(4),
+            workers => workers,
+        }
+    }
+}
+
+/// Section `[kpc.limits]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Bytes of one payload. NATS carries 1 MiB together with our envelope; larger payloads are for binary collection.
+    pub payload_bytes: u32,
+    /// MQTT connections of this replica.
+    pub connections: usize,
+    /// MQTT connections from one address.
+    pub connections_per_address: usize,
+    /// Endpoints that one connection speaks for.
+    pub endpoints_per_connection: usize,
+    /// Topic filters that one connection subscribes to.
+    pub subscriptions_per_connection: usize,
+    /// Messages of one connection that are being worked on; the gateway does not read on above it.
+    pub in_flight_per_connection: u16,
+    /// Bytes of one connection's messages that are being worked on; the gateway does not read on above it.
+    pub in_flight_bytes_per_connection: usize,
+    /// Messages per second from one connection; up to twice as many in a burst.
+    pub messages_per_second_per_connection: u32,
+    /// Messages per second with one endpoint's token; up to twice as many in a burst.
+    pub messages_per_second_per_endpoint: u32,
+    /// Messages that wait to be sent to one client; a client that lets more gather is disconnected.
+    pub outbox_messages: usize,
+    /// Bytes that wait to be sent to one client; a client that lets more gather is disconnected.
+    pub outbox_bytes: usize,
+    /// Messages to one client that it has not acknowledged yet.
+    pub unacknowledged_per_connection: u16,
+    /// Wills that wait for their delay; above it a will is sent at once.
+    pub delayed_wills: usize,
+    /// The longest delay of a will, in s.
+    pub will_delay_max_s: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            payload_bytes: 1_000_000,
+            connections: 100_000,
+            connections_per_address: 20_000,
+            endpoints_per_connection: 1_000,
+            subscriptions_per_connection: 2_000,
+            in_flight_per_connection: 64,
+            in_flight_bytes_per_connection: 4 * 1_024 * 1_024,
+            messages_per_second_per_connection: 100_000,
+            messages_per_second_per_endpoint: 100_000,
+            outbox_messages: 1_000,
+            outbox_bytes: 4 * 1_024 * 1_024,
+            unacknowledged_per_connection: 32,
+            delayed_wills: 10_000,
+            will_delay_max_s: 3_600,
+        }
+    }
+}
+
+/// Section `[kpc.tokens]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Tokens {
+    /// Valid tokens that are remembered; the least used go first.
+    pub valid_max: usize,
+    /// How long a valid token is taken for valid without asking again, in ms. A revocation takes effect at once.
+    pub valid_ttl_ms: u64,
+    /// Refused tokens that are remembered, apart from the valid ones, so that guessing drives none of those out.
+    pub refused_max: usize,
+    /// How long a refused token is refused without asking again, in ms.
+    pub refused_ttl_ms: u64,
+    /// How long one question to the token register may take, in ms.
+    pub timeout_ms: u64,
+}
+
+impl Default for Tokens {
+    fn default() -> Self {
+        Self {
+            valid_max: 200_000,
+            valid_ttl_ms: 300_000,
+            refused_max: 10_000,
+            refused_ttl_ms: 1_500,
+            timeout_ms: 2_000,
+        }
+    }
+}
+
+impl Config {
+    pub(crate) fn deadline(&self) -> Duration {
+        Duration::from_millis(self.deadline_ms)
+    }
+
+    /// Faults that the types cannot express, as (key, message).
+    pub(crate) fn faults(&self) -> Vec<(&'static str, String)> {
+        let limits = &self.limits;
+        let positive = [
+            ("deadline_ms", self.deadline_ms),
+            ("attempt_timeout_ms", self.attempt_timeout_ms),
+            ("push_deadline_ms", self.push_deadline_ms),
+            ("mqtt.keep_alive_max_s", self.mqtt.keep_alive_max_s.into()),
+            ("mqtt.connect_timeout_s", self.mqtt.connect_timeout_s.into()),
+            ("mqtt.write_timeout_s", self.mqtt.write_timeout_s.into()),
+            ("mqtt.backlog", self.mqtt.backlog.into()),
+            ("limits.payload_bytes", limits.payload_bytes.into()),
+            ("limits.connections", limits.connections as u64),
+            ("limits.connections_per_address", limits.connections_per_address as u64),
+            ("limits.endpoints_per_connection", limits.endpoints_per_connection as u64),
+            ("limits.in_flight_per_connection", limits.in_flight_per_connection.into()),
+            ("limits.messages_per_second_per_connection", limits.messages_per_second_per_connection.into()),
+            ("limits.messages_per_second_per_endpoint", limits.messages_per_second_per_endpoint.into()),
+            ("limits.outbox_messages", limits.outbox_messages as u64),
+            ("limits.unacknowledged_per_connection", limits.unacknowledged_per_connection.into()),
+            ("tokens.valid_max", self.tokens.valid_max as u64),
+            ("tokens.refused_max", self.tokens.refused_max as u64),
+            ("tokens.timeout_ms", self.tokens.timeout_ms),
+        ];
+        let mut faults: Vec<_> = positive
+            .into_iter()
+            .filter(|(_, value)| *value == 0)
+            .map(|(key, _)| (key, "must be greater than 0".to_owned()))
+            .collect();
+        let payload = u64::from(limits.payload_bytes);
+        for (key, bytes) in [
+            ("limits.outbox_bytes", limits.outbox_bytes as u64),
+            ("limits.in_flight_bytes_per_connection", limits.in_flight_bytes_per_connection as u64),
+        ] {
+            if bytes < payload {
+                faults.push((
+                    key,
+                    format!("must be at least limits.payload_bytes ({payload}), to hold one message"),
+                ));
+            }
+        }
+        faults
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_have_no_fault() {
+        assert_eq!(Config::default().faults(), []);
+    }
+
+    #[test]
+    fn every_fault_is_told() {
+        let mut config = Config { deadline_ms: 0, ..Config::default() };
+        config.limits.outbox_bytes = 10;
+        let keys: Vec<_> = config.faults().into_iter().map(|(key, _)| key).collect();
+        assert_eq!(keys, ["deadline_ms", "limits.outbox_bytes"]);
+    }
+}

@@ -1,0 +1,71 @@
+//! What all parts of the gateway share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use ids::{InstanceName, ReplicaId};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::connections::Connections;
+use crate::metrics::Metrics;
+use crate::notices::Notices;
+use crate::relay::{Persistence, Relay};
+use crate::sharing::Connectivity;
+use crate::wills::Wills;
+
+/// The gateway of one replica.
+pub(crate) struct Gateway {
+    pub(crate) config: Config,
+    pub(crate) instance: InstanceName,
+    pub(crate) replica: ReplicaId,
+    pub(crate) relay: Relay,
+    pub(crate) connections: Connections,
+    pub(crate) connectivity: Connectivity,
+    pub(crate) wills: Wills,
+    pub(crate) notices: Notices,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) in_flight: AtomicUsize,
+    /// Cancelled when the gateway stops: devices' messages are taken no more.
+    pub(crate) draining: CancellationToken,
+    /// Where work goes that must outlive the connection that caused it.
+    pub(crate) runtime: tokio::runtime::Handle,
+    pub(crate) context: runtime::Context,
+}
+
+impl Gateway {
+    /// How long a message is tried: the configured deadline, or less when the sender said so.
+    pub(crate) fn persistence(&self, expiry: Option<Duration>) -> Persistence {
+        let deadline = self.config.deadline();
+        Persistence {
+            deadline: Instant::now() + expiry.map_or(deadline, |expiry| expiry.min(deadline)),
+            attempt: Duration::from_millis(self.config.attempt_timeout_ms),
+            after_doubt: true,
+        }
+    }
+
+    /// Spawns a task on the process's runtime; the service waits for it when it stops.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let _entered = self.runtime.enter();
+        self.context.task(task);
+    }
+
+    /// Counts a message as in flight until the result is dropped.
+    pub(crate) fn enter(self: &Arc<Self>) -> InFlight {
+        self.in_flight.fetch_add(1, Ordering::AcqRel);
+        self.metrics.in_flight(1);
+        InFlight(self.clone())
+    }
+}
+
+/// A message that is being worked on.
+pub(crate) struct InFlight(Arc<Gateway>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::AcqRel);
+        self.0.metrics.in_flight(-1);
+    }
+}

@@ -1,0 +1,204 @@
+//! The HTTP binding of 1/KP: `POST /kp1/...`, answered when the extension has answered.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::post;
+use bytes::Bytes;
+use ids::CorrelationId;
+use kp1::{RequestPath, percent_decode};
+use tokio::time::Instant;
+use tracing::Instrument as _;
+
+use crate::failure::Failure;
+use crate::gateway::Gateway;
+use crate::metrics::{Outcome, Transport};
+use crate::relay::{self, Answer, Persistence, too_large};
+use crate::uplink::error_body;
+
+/// When a client may try again that was told to wait, in s.
+const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// The routes of the HTTP binding.
+pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
+    Router::new().route("/kp1/{*path}", post(handle)).with_state(gateway)
+}
+
+async fn handle(State(gateway): State<Arc<Gateway>>, request: Request) -> Response {
+    let correlation_id = gateway.relay.correlation_ids.next();
+    let traceparent = request.headers().get("traceparent").and_then(|value| value.to_str().ok());
+    let span = match traceparent {
+        Some(traceparent) => {
+            let span = tracing::info_span!("post", %correlation_id);
+            runtime::trace::adopt_traceparent(&span, traceparent);
+            span
+        }
+        None => tracing::debug_span!("post", %correlation_id),
+    };
+    // A task of its own, because a client that goes must not take its message with it.
+    let handling = tokio::spawn(
+        async move { handle_in_span(&gateway, request, &correlation_id).await }.instrument(span),
+    );
+    match handling.await {
+        Ok(response) => response,
+        Err(error) => {
+            tracing::error!(%error, "handling a message failed");
+            refuse(&Failure::passing(500, "the gateway failed; try again"))
+        }
+    }
+}
+
+async fn handle_in_span(
+    gateway: &Arc<Gateway>,
+    request: Request,
+    correlation_id: &CorrelationId,
+) -> Response {
+    let _in_flight = gateway.enter();
+    let started = Instant::now();
+    let (result, outcome) = match relay(gateway, request, correlation_id, started).await {
+        Ok(answer) => {
+            let status = relay::status(answer.data.status_code);
+            let outcome = if status < 400 { Outcome::Stored } else { Outcome::Refused(status) };
+            (Ok(answer), outcome)
+        }
+        Err(failure) => {
+            let Failure { status, reason, passing } = &failure;
+            tracing::debug!(%correlation_id, status, %reason, "a message was not taken");
+            let outcome = if *passing { Outcome::Failed(*status) } else { Outcome::Refused(*status) };
+            (Err(failure), outcome)
+        }
+    };
+    gateway.metrics.message(Transport::Http, outcome, started.elapsed());
+    match result {
+        Ok(answer) => respond(answer),
+        Err(failure) => refuse(&failure),
+    }
+}
+
+async fn relay(
+    gateway: &Arc<Gateway>,
+    request: Request,
+    correlation_id: &CorrelationId,
+    now: Instant,
+) -> Result<Answer, Failure> {
+    if gateway.draining.is_cancelled() {
+        return Err(Failure::passing(503, "the gateway is stopping; try again"));
+    }
+    let deadline = now + gateway.config.deadline();
+    let (parts, body) = request.into_parts();
+    let path = decode(&parts.uri)?;
+    let path = RequestPath::parse_http(&path)?;
+    // One attempt takes all the time there is: what the device is not told it would have to guess.
+    let persistence = Persistence { deadline, attempt: gateway.config.deadline(), after_doubt: false };
+    let route = gateway.relay.resolve(&path, correlation_id, persistence).await?;
+    if let Some(identity) = &route.identity
+        && !identity.rate.admit(now)
+    {
+        let per_second = gateway.config.limits.messages_per_second_per_endpoint;
+        let reason = format!("an endpoint may send {per_second} messages per second; send more slowly");
+        return Err(Failure::refused(429, reason));
+    }
+    let payload =
+        tokio::time::timeout_at(deadline, read(&parts.headers, body, route.payload_bytes_max)).await;
+    let payload = payload.map_err(|_| Failure::refused(408, "the body did not come in time"))??;
+    gateway.relay.exchange(&route, payload, correlation_id, persistence).await
+}
+
+fn decode(uri: &Uri) -> Result<String, Failure> {
+    Ok(percent_decode(uri.path())?.into_owned())
+}
+
+/// Reads the body, up to the limit.
+async fn read(headers: &HeaderMap, body: Body, max: usize) -> Result<Bytes, Failure> {
+    let length =
+        headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    if let Some(length) = length
+        && length > max
+    {
+        return Err(too_large(length, max));
+    }
+    to_bytes(body, max).await.map_err(|error| {
+        let is_limit =
+            std::error::Error::source(&error).is_some_and(|source| source.to_string().contains("limit"));
+        if is_limit {
+            Failure::refused(413, format!("the payload may be {max} bytes; send less at once"))
+        } else {
+            Failure::refused(400, "the body could not be read")
+        }
+    })
+}
+
+/// The extension's answer: success is exactly 200 (some clients accept nothing else), 304 passes, errors have the body
+/// of 1/KP.
+fn respond(answer: Answer) -> Response {
+    match relay::status(answer.data.status_code) {
+        304 => StatusCode::NOT_MODIFIED.into_response(),
+        ..400 => {
+            let payload = answer.data.payload.unwrap_or_default();
+            if payload.is_empty() { StatusCode::OK.into_response() } else { json(StatusCode::OK, payload) }
+        }
+        status => {
+            let reason =
+                answer.data.reason_phrase.unwrap_or_else(|| "the extension gave no reason".to_owned());
+            refuse(&Failure::refused(status, reason))
+        }
+    }
+}
+
+fn refuse(failure: &Failure) -> Response {
+    let status = StatusCode::from_u16(failure.status).ok().filter(|status| status.as_u16() >= 400);
+    let mut response = json(
+        status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
+        error_body(failure.status, &failure.reason),
+    );
+    if matches!(failure.status, 429 | 503) {
+        response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
+    }
+    response
+}
+
+fn json(status: StatusCode, body: Bytes) -> Response {
+    (status, [(header::CONTENT_TYPE, JSON)], body).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ism::esp::ExtensionData;
+
+    fn answer(status_code: i32, payload: Option<&'static str>) -> Response {
+        let payload = payload.map(Bytes::from);
+        let data = ExtensionData { status_code, payload, ..ExtensionData::default() };
+        respond(Answer { data, bytes: Bytes::new() })
+    }
+
+    #[tokio::test]
+    async fn success_is_exactly_200() {
+        assert_eq!(answer(204, None).status(), 200);
+        let response = answer(201, Some("{}"));
+        assert_eq!((response.status(), &response.headers()["content-type"]), (StatusCode::OK, &JSON));
+        assert_eq!(answer(304, Some("x")).status(), 304);
+    }
+
+    #[tokio::test]
+    async fn an_error_tells_status_and_reason() {
+        let response = answer(429, None);
+        assert_eq!((response.status().as_u16(), &response.headers()["retry-after"]), (429, &RETRY_AFTER));
+        let body = to_bytes(response.into_body(), 1_000).await.unwrap();
+        assert_eq!(body, r#"{"statusCode":429,"reasonPhrase":"the extension gave no reason"}"#);
+    }
+
+    #[tokio::test]
+    async fn a_body_is_read_up_to_the_limit() {
+        let headers = HeaderMap::new();
+        assert_eq!(read(&headers, Body::from("12345"), 5).await.unwrap(), "12345");
+        assert_eq!(read(&headers, Body::from("123456"), 5).await.unwrap_err().status, 413);
+        let told = HeaderMap::from_iter([(header::CONTENT_LENGTH, HeaderValue::from_static("6"))]);
+        assert_eq!(read(&told, Body::empty(), 5).await.unwrap_err().status, 413);
+    }
+}

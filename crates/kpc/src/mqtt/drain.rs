@@ -1,0 +1,215 @@
+//! Sending what waits in a connection's outbox, on the thread that owns the connection.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use ntex::util::{ByteString, Bytes};
+use ntex_mqtt::error::SendPacketError;
+use ntex_mqtt::{v3, v5};
+
+use super::codes;
+use crate::connection::{Connection, ConnectionId};
+use crate::gateway::Gateway;
+use crate::outbox::{CloseReason, Item, Outgoing, Qos, Wake, Worker};
+
+/// The way out to a client, in its version of MQTT.
+#[derive(Clone)]
+pub(super) enum Sink {
+    V3(v3::MqttSink),
+    V5(v5::MqttSink),
+}
+
+/// What a worker thread keeps of its own.
+pub(super) struct Local {
+    pub(super) gateway: Arc<Gateway>,
+    pub(super) worker: Arc<Worker>,
+    connections: RefCell<HashMap<ConnectionId, (Arc<Connection>, Sink)>>,
+}
+
+impl Local {
+    /// Sets up the calling worker thread.
+    pub(super) fn start(gateway: Arc<Gateway>) -> Rc<Self> {
+        let local = Rc::new(Self { gateway, worker: Arc::default(), connections: RefCell::default() });
+        ntex::rt::spawn_detached(local.clone().run());
+        local
+    }
+
+    async fn run(self: Rc<Self>) {
+        loop {
+            for wake in self.worker.woken().await {
+                match wake {
+                    Wake::Send(id) => {
+                        if let Some((connection, sink)) = self.find(id) {
+                            ntex::rt::spawn_detached(drain(connection, sink));
+                        }
+                    }
+                    Wake::Close(id, reason) => {
+                        if let Some((_, sink)) = self.find(id) {
+                            sink.close(reason);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn find(&self, id: ConnectionId) -> Option<(Arc<Connection>, Sink)> {
+        self.connections.borrow().get(&id).cloned()
+    }
+
+    pub(super) fn add(&self, connection: Arc<Connection>, sink: Sink) {
+        self.connections.borrow_mut().insert(connection.id, (connection, sink));
+    }
+
+    pub(super) fn remove(&self, id: ConnectionId) {
+        let mut connections = self.connections.borrow_mut();
+        connections.remove(&id);
+        // A wave of connections must not hold its memory for ever.
+        if connections.len() * 4 < connections.capacity() {
+            let room = connections.len() * 2;
+            connections.shrink_to(room);
+        }
+    }
+}
+
+/// Sends until the outbox is empty. There is one such task at most for a connection: the outbox tells of itself again
+/// only after it was found empty.
+async fn drain(connection: Arc<Connection>, sink: Sink) {
+    while let Some(item) = connection.next_item() {
+        match item {
+            Item::Send(message) => {
+                if sink.send(message).await.is_err() {
+                    // Either the client has gone, which is no news, or it has not read for too long.
+                    if sink.is_open() {
+                        connection.close_slow();
+                    }
+                    return connection.discard();
+                }
+            }
+            Item::Close(reason) => return sink.close(reason),
+        }
+    }
+}
+
+impl Sink {
+    /// Sends one message. With QoS 1 and 2 it waits only until the client may be sent another one; the acknowledgement
+    /// is awaited beside, and the library bounds how many are.
+    ///
+    /// # Errors
+    /// When the connection has ended, or the client has not read for too long.
+    async fn send(&self, message: Outgoing) -> Result<(), SendPacketError> {
+        let topic = ByteString::from(&*message.topic);
+        let payload = Bytes::copy_from_slice(&message.payload);
+        let sent = match message.qos {
+            Qos::AtMostOnce => self.send_once(&message, topic, payload).await,
+            Qos::AtLeastOnce | Qos::ExactlyOnce => {
+                if !self.ready().await {
+                    return Err(SendPacketError::Disconnected);
+                }
+                let sink = self.clone();
+                let mut sending = Box::pin(async move {
+                    if let Err(error) = sink.send_acknowledged(&message, topic, payload).await {
+                        tracing::debug!(%error, "a message was not acknowledged by its client");
+                    }
+                });
+                // The first look writes the message, so that what follows, maybe the end, follows it.
+                if futures::poll!(&mut sending).is_pending() {
+                    ntex::rt::spawn_detached(sending);
+                }
+                Ok(())
+            }
+        };
+        match sent {
+            Err(SendPacketError::Encode(error)) => {
+                tracing::warn!(%error, "a message was not sent: it is too large for its client");
+                Ok(())
+            }
+            sent => sent,
+        }
+    }
+
+    fn is_open(&self) -> bool {
+        match self {
+            Self::V3(sink) => sink.is_open(),
+            Self::V5(sink) => sink.is_open(),
+        }
+    }
+
+    async fn ready(&self) -> bool {
+        match self {
+            Self::V3(sink) => sink.ready().await,
+            Self::V5(sink) => sink.ready().await,
+        }
+    }
+
+    async fn send_once(
+        &self,
+        message: &Outgoing,
+        topic: ByteString,
+        payload: Bytes,
+    ) -> Result<(), SendPacketError> {
+        match self {
+            Self::V3(sink) => sink.publish(topic).send_at_most_once(payload).await?,
+            Self::V5(sink) => publish_v5(sink, message, topic).send_at_most_once(payload).await?,
+        }
+        delivered(message);
+        Ok(())
+    }
+
+    async fn send_acknowledged(
+        &self,
+        message: &Outgoing,
+        topic: ByteString,
+        payload: Bytes,
+    ) -> Result<(), SendPacketError> {
+        match (self, message.qos) {
+            (Self::V3(sink), Qos::ExactlyOnce) => {
+                sink.publish(topic).send_exactly_once(payload).await?.release().await?
+            }
+            (Self::V3(sink), _) => sink.publish(topic).send_at_least_once(payload).await?,
+            (Self::V5(sink), Qos::ExactlyOnce) => {
+                publish_v5(sink, message, topic).send_exactly_once(payload).await?.release().await?;
+            }
+            (Self::V5(sink), _) => {
+                let ack = publish_v5(sink, message, topic).send_at_least_once(payload).await?;
+                if u8::from(ack.reason_code) >= 0x80 {
+                    tracing::debug!(reason = ?ack.reason_code, "a client refused a message");
+                    return Ok(());
+                }
+            }
+        }
+        delivered(message);
+        Ok(())
+    }
+
+    /// Closes the connection: in an orderly way, or at once when the client does not read anyway.
+    fn close(&self, reason: CloseReason) {
+        match (self, reason) {
+            (Self::V3(sink), CloseReason::SlowReader) => sink.force_close(),
+            (Self::V5(sink), CloseReason::SlowReader) => sink.force_close(),
+            (Self::V3(sink), _) => sink.close(),
+            (Self::V5(sink), reason) => {
+                sink.close_with_reason(v5::codec::Disconnect::new(codes::disconnect(reason)));
+            }
+        }
+    }
+}
+
+fn publish_v5(sink: &v5::MqttSink, message: &Outgoing, topic: ByteString) -> v5::PublishBuilder {
+    let publish = sink.publish(topic);
+    match &message.correlation_data {
+        None => publish,
+        Some(data) => {
+            let data = Bytes::copy_from_slice(data);
+            publish.properties(|properties| properties.correlation_data = Some(data))
+        }
+    }
+}
+
+fn delivered(message: &Outgoing) {
+    if let Some(receipt) = &message.receipt {
+        receipt.delivered();
+    }
+}

@@ -1,0 +1,227 @@
+//! The beginning and the end of a connection.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ntex::io::{IoBoxed, types::PeerAddr};
+use ntex::time::Seconds;
+use ntex_mqtt::{QoS, v3, v5};
+
+use super::drain::{Local, Sink};
+use crate::connection::{Connection, Newcomer};
+use crate::outbox::Qos;
+use crate::uplink::Publication;
+use crate::wills::Will;
+
+/// The connection cannot go on; it is closed.
+#[derive(Debug, thiserror::Error)]
+#[error("the connection is closed")]
+pub(super) struct Closed;
+
+impl From<()> for Closed {
+    fn from((): ()) -> Self {
+        Self
+    }
+}
+
+impl TryFrom<Closed> for v5::PublishAck {
+    type Error = Closed;
+
+    fn try_from(closed: Closed) -> Result<Self, Closed> {
+        Err(closed)
+    }
+}
+
+/// What belongs to one connection on its worker thread.
+pub(super) struct Session {
+    pub(super) local: Rc<Local>,
+    pub(super) connection: Arc<Connection>,
+    /// MQTT 5: whether the client wants reasons in words.
+    pub(super) wants_reasons: bool,
+    will: RefCell<Option<Will>>,
+    ended: Cell<bool>,
+}
+
+impl Session {
+    /// The client takes its leave: its will is not sent.
+    pub(super) fn farewell(&self) {
+        self.will.take();
+    }
+
+    /// The connection has ended. What it takes to forget it is done once, whoever notices first.
+    pub(super) fn end(&self) {
+        if self.ended.replace(true) {
+            return;
+        }
+        let gateway = &self.local.gateway;
+        self.local.remove(self.connection.id);
+        gateway.connectivity.down(gateway.connections.end(&self.connection));
+        // Clients of a gateway that stops are back in a moment, on another replica.
+        if let Some(will) = self.will.take()
+            && !gateway.draining.is_cancelled()
+        {
+            gateway.execute(will, &self.connection);
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// Answers CONNECT of MQTT 3.1.1.
+pub(super) async fn connect_v3(
+    local: &Rc<Local>,
+    connect: v3::Connect,
+) -> Result<v3::ConnectAck<Session>, Closed> {
+    let packet = connect.packet();
+    if packet.client_id.is_empty() && !packet.clean_session {
+        return Ok(connect.identifier_rejected());
+    }
+    let will = packet.last_will.as_ref().map(|will| Will {
+        publication: publication(&will.topic, &will.message, will.qos),
+        delay: Duration::ZERO,
+    });
+    let keep_alive = packet.keep_alive;
+    let client_id = packet.client_id.to_string();
+    let Ok(session) = open(local, client_id, connect.io(), will, Sink::V3(connect.sink()), false) else {
+        return Ok(connect.service_unavailable());
+    };
+    let config = &local.gateway.config;
+    let mut ack = connect.ack(session, false).max_send(Some(config.limits.unacknowledged_per_connection));
+    // MQTT 3.1.1 cannot tell the client of another keep-alive; one that has none gets a long idle time.
+    if keep_alive == 0 {
+        ack = ack.idle_timeout(Seconds(config.mqtt.keep_alive_max_s));
+    }
+    Ok(ack)
+}
+
+/// Answers CONNECT of MQTT 5, and announces what a broker would have and the gateway has not.
+pub(super) async fn connect_v5(
+    local: &Rc<Local>,
+    connect: v5::Connect,
+) -> Result<v5::ConnectAck<Session>, Closed> {
+    use v5::codec::ConnectAckReason;
+
+    let packet = connect.packet();
+    if packet.auth_method.is_some() {
+        return Ok(connect.failed(ConnectAckReason::BadAuthenticationMethod));
+    }
+    let will = packet.last_will.as_ref();
+    if will.is_some_and(|will| will.retain) {
+        return Ok(connect.failed(ConnectAckReason::RetainNotSupported));
+    }
+    let will = will.map(|will| Will {
+        publication: Publication {
+            expiry: will.message_expiry_interval.map(expiry),
+            traceparent: traceparent(&will.user_properties),
+            ..publication(&will.topic, &will.message, will.qos)
+        },
+        delay: Duration::from_secs(will.will_delay_interval_sec.unwrap_or(0).into()),
+    });
+    let (keep_alive, wants_reasons) = (packet.keep_alive, packet.request_problem_info);
+    let client_id = packet.client_id.to_string();
+    let opened = open(local, client_id, connect.io(), will, Sink::V5(connect.sink()), wants_reasons);
+    let session = match opened {
+        Ok(session) => session,
+        Err(limit) => {
+            let mut refusal =
+                v5::codec::ConnectAck { reason_code: refusal(limit), ..v5::codec::ConnectAck::default() };
+            refusal.reason_string =
+                wants_reasons.then(|| format!("{limit} is reached; try again later").into());
+            return Ok(connect.fail_with(refusal));
+        }
+    };
+    let config = &local.gateway.config;
+    let assigned = (!session.connection.named).then(|| (*session.connection.client_id).into());
+    let mut ack =
+        connect.ack(session).max_send(Some(config.limits.unacknowledged_per_connection)).with(|ack| {
+            ack.session_expiry_interval_secs = Some(0);
+            ack.retain_available = false;
+            ack.shared_subscription_available = false;
+            ack.subscription_identifiers_available = false;
+            ack.wildcard_subscription_available = true;
+            ack.assigned_client_id = assigned;
+        });
+    if keep_alive == 0 || keep_alive > config.mqtt.keep_alive_max_s {
+        ack = ack.keep_alive(config.mqtt.keep_alive_max_s);
+    }
+    Ok(ack)
+}
+
+fn refusal(limit: &str) -> v5::codec::ConnectAckReason {
+    match limit {
+        STOPPING => v5::codec::ConnectAckReason::ServerUnavailable,
+        "limits.connections_per_address" => v5::codec::ConnectAckReason::QuotaExceeded,
+        _ => v5::codec::ConnectAckReason::ServerBusy,
+    }
+}
+
+const STOPPING: &str = "stopping";
+
+/// Registers a connection.
+///
+/// # Errors
+/// The name of the limit that is reached.
+fn open(
+    local: &Rc<Local>,
+    client_id: String,
+    io: &IoBoxed,
+    will: Option<Will>,
+    sink: Sink,
+    wants_reasons: bool,
+) -> Result<Session, &'static str> {
+    let gateway = &local.gateway;
+    let client_id: Option<Arc<str>> = (!client_id.is_empty()).then(|| client_id.into());
+    let address = io.query::<PeerAddr>().get().map(|address| address.0.ip());
+    let newcomer = Newcomer { client_id, address, worker: local.worker.clone() };
+    let opened =
+        if gateway.draining.is_cancelled() { Err(STOPPING) } else { gateway.connections.open(newcomer) };
+    let connection = opened.inspect_err(|limit| {
+        gateway.metrics.refused_connection(limit);
+        tracing::info!(limit, ?address, "a connection was refused");
+    })?;
+    local.add(connection.clone(), sink);
+    if connection.named {
+        gateway.wills.cancel(&connection.client_id);
+    }
+    gateway.tell_connected(&connection);
+    let will = RefCell::new(will);
+    Ok(Session { local: local.clone(), connection, wants_reasons, will, ended: Cell::new(false) })
+}
+
+/// What both versions of MQTT have of a message.
+fn publication(topic: &str, payload: &[u8], qos: QoS) -> Publication {
+    Publication {
+        topic: topic.into(),
+        payload: Ok(bytes::Bytes::copy_from_slice(payload)),
+        qos: quality(qos),
+        response_topic: None,
+        correlation_data: None,
+        expiry: None,
+        traceparent: None,
+    }
+}
+
+/// An expiry of zero is legal, and still the message gets the one attempt that it came for.
+pub(super) fn expiry(seconds: u32) -> Duration {
+    Duration::from_secs(seconds.max(1).into())
+}
+
+/// The W3C trace context in a message's user properties.
+pub(super) fn traceparent(properties: &v5::codec::UserProperties) -> Option<Box<str>> {
+    let property = properties.iter().find(|(name, _)| &**name == "traceparent");
+    property.map(|(_, value)| Box::from(&**value))
+}
+
+pub(super) fn quality(qos: QoS) -> Qos {
+    match qos {
+        QoS::AtMostOnce => Qos::AtMostOnce,
+        QoS::AtLeastOnce => Qos::AtLeastOnce,
+        QoS::ExactlyOnce => Qos::ExactlyOnce,
+    }
+}

@@ -1,0 +1,255 @@
+//! What waits to be sent to a client, and how other threads reach the worker thread that owns its connection.
+//!
+//! Anybody may put a message into a connection's outbox and nobody waits: when a client does not read, its outbox fills,
+//! and that connection is closed. The owner sends in a task that exists only while there is something to send.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, oneshot};
+
+use crate::connection::ConnectionId;
+
+/// MQTT's quality of service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Qos {
+    AtMostOnce,
+    AtLeastOnce,
+    ExactlyOnce,
+}
+
+/// Why the gateway closes a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CloseReason {
+    /// The same client connected anew.
+    TakenOver,
+    /// A token that the connection used was revoked.
+    Revoked,
+    /// The client does not read what is sent to it.
+    SlowReader,
+    /// A message could not be delivered, and MQTT 3.1.1 knows no other way to say so.
+    Undelivered,
+    /// The gateway stops.
+    Stopping,
+}
+
+/// A message to a client.
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    pub(crate) topic: Arc<str>,
+    pub(crate) payload: Bytes,
+    pub(crate) qos: Qos,
+    /// MQTT 5: for answers to a Response Topic.
+    pub(crate) correlation_data: Option<Bytes>,
+    /// Told when the client has the message.
+    pub(crate) receipt: Option<Arc<Receipt>>,
+}
+
+impl Outgoing {
+    fn size(&self) -> usize {
+        self.topic.len() + self.payload.len() + self.correlation_data.as_ref().map_or(0, Bytes::len)
+    }
+}
+
+/// Tells the sender of a message that a client has it; dropped untold when no client gets it.
+#[derive(Debug)]
+pub(crate) struct Receipt(Mutex<Option<oneshot::Sender<()>>>);
+
+impl Receipt {
+    pub(crate) fn new() -> (Arc<Self>, oneshot::Receiver<()>) {
+        let (sender, receiver) = oneshot::channel();
+        (Arc::new(Self(Mutex::new(Some(sender)))), receiver)
+    }
+
+    /// A client has the message: acknowledged, or written with QoS 0.
+    pub(crate) fn delivered(&self) {
+        if let Some(sender) = self.0.lock().take() {
+            // Nobody waits any more when the push's deadline has passed.
+            let _ = sender.send(());
+        }
+    }
+}
+
+/// What the owner of a connection does next.
+#[derive(Debug)]
+pub(crate) enum Item {
+    Send(Outgoing),
+    /// Close after everything before it has been written.
+    Close(CloseReason),
+}
+
+/// Why a message was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Full {
+    /// The outbox is closed.
+    Closed,
+    /// It has just been closed, because the client does not read.
+    Overflow,
+}
+
+/// Messages that wait to be sent to one client.
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    items: VecDeque<Item>,
+    bytes: usize,
+    /// The owner has been told and has not yet found the outbox empty.
+    scheduled: bool,
+    closed: bool,
+}
+
+impl Outbox {
+    /// Adds a message; returns whether the owner must be told.
+    pub(crate) fn push(
+        &mut self,
+        message: Outgoing,
+        messages_max: usize,
+        bytes_max: usize,
+    ) -> Result<bool, Full> {
+        if self.closed {
+            return Err(Full::Closed);
+        }
+        let bytes = self.bytes.saturating_add(message.size());
+        if self.items.len() >= messages_max || bytes > bytes_max {
+            self.close();
+            return Err(Full::Overflow);
+        }
+        self.bytes = bytes;
+        self.items.push_back(Item::Send(message));
+        Ok(self.schedule())
+    }
+
+    /// Takes no more messages and closes the connection after those that wait; returns whether the owner must be told.
+    pub(crate) fn finish(&mut self, reason: CloseReason) -> bool {
+        if self.closed {
+            return false;
+        }
+        self.closed = true;
+        self.items.push_back(Item::Close(reason));
+        self.schedule()
+    }
+
+    /// Takes no more messages and drops those that wait.
+    pub(crate) fn close(&mut self) {
+        self.closed = true;
+        self.bytes = 0;
+        self.items = VecDeque::new();
+    }
+
+    fn schedule(&mut self) -> bool {
+        !std::mem::replace(&mut self.scheduled, true)
+    }
+
+    /// The next item; after `None` the owner is told again when there is more.
+    pub(crate) fn next(&mut self) -> Option<Item> {
+        let item = self.items.pop_front();
+        match &item {
+            Some(Item::Send(message)) => self.bytes = self.bytes.saturating_sub(message.size()),
+            Some(Item::Close(_)) => {}
+            None => {
+                self.scheduled = false;
+                // Idle connections are many; a burst's memory is given back.
+                self.items = VecDeque::new();
+            }
+        }
+        item
+    }
+}
+
+/// What a worker thread is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wake {
+    /// The connection's outbox has something to send.
+    Send(ConnectionId),
+    /// Close the connection now.
+    Close(ConnectionId, CloseReason),
+}
+
+/// The way to one worker thread. It holds at most two entries for each connection: the outbox tells only when it was
+/// idle, and a connection is closed once.
+#[derive(Debug, Default)]
+pub(crate) struct Worker {
+    wakes: Mutex<Vec<Wake>>,
+    notify: Notify,
+}
+
+impl Worker {
+    pub(crate) fn wake(&self, wake: Wake) {
+        self.wakes.lock().push(wake);
+        self.notify.notify_one();
+    }
+
+    /// Waits until there is something to do and takes all of it.
+    pub(crate) async fn woken(&self) -> Vec<Wake> {
+        loop {
+            let wakes = std::mem::take(&mut *self.wakes.lock());
+            if !wakes.is_empty() {
+                return wakes;
+            }
+            self.notify.notified().await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(bytes: usize) -> Outgoing {
+        Outgoing {
+            topic: "t".into(),
+            payload: Bytes::from(vec![0; bytes]),
+            qos: Qos::AtMostOnce,
+            correlation_data: None,
+            receipt: None,
+        }
+    }
+
+    #[test]
+    fn the_owner_is_told_once_until_the_outbox_is_empty() {
+        let mut outbox = Outbox::default();
+        assert_eq!(outbox.push(message(1), 10, 100), Ok(true));
+        assert_eq!(outbox.push(message(1), 10, 100), Ok(false));
+        assert!(outbox.next().is_some() && outbox.next().is_some() && outbox.next().is_none());
+        assert_eq!(outbox.push(message(1), 10, 100), Ok(true));
+    }
+
+    #[test]
+    fn too_many_messages_close_it() {
+        let mut outbox = Outbox::default();
+        for _ in 0..3 {
+            outbox.push(message(1), 3, 100).unwrap();
+        }
+        assert_eq!(outbox.push(message(1), 3, 100), Err(Full::Overflow));
+        assert_eq!(outbox.push(message(1), 3, 100), Err(Full::Closed));
+        assert!(outbox.next().is_none());
+    }
+
+    #[test]
+    fn too_many_bytes_close_it() {
+        let mut outbox = Outbox::default();
+        outbox.push(message(60), 10, 100).unwrap();
+        assert_eq!(outbox.push(message(60), 10, 100), Err(Full::Overflow));
+    }
+
+    #[test]
+    fn what_waits_is_sent_before_the_end() {
+        let mut outbox = Outbox::default();
+        outbox.push(message(1), 10, 100).unwrap();
+        assert!(!outbox.finish(CloseReason::Undelivered));
+        assert_eq!(outbox.push(message(1), 10, 100), Err(Full::Closed));
+        assert!(matches!(outbox.next(), Some(Item::Send(_))));
+        assert!(matches!(outbox.next(), Some(Item::Close(CloseReason::Undelivered))));
+    }
+
+    #[tokio::test]
+    async fn a_receipt_dropped_untold_says_so() {
+        let (receipt, told) = Receipt::new();
+        receipt.delivered();
+        assert!(told.await.is_ok());
+        let (receipt, told) = Receipt::new();
+        drop(receipt);
+        assert!(told.await.is_err());
+    }
+}

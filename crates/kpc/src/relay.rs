@@ -1,0 +1,342 @@
+//! From a 1/KP path and a payload to an extension's answer (4/ESP). The transports differ only in how they read a
+//! message and write the answer; what happens between is here.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_nats::Message;
+use bytes::Bytes;
+use ids::{AppVersionName, CorrelationId, EndpointToken, InstanceName, RequestId};
+use ism::esp::{self, ClientData, ExtensionData};
+use ism::{Envelope as _, Record as _};
+use kp1::RequestPath;
+use runtime::{Applications, LookupError, RequestError, Requester, now_ms};
+use serde::Deserialize;
+use tokio::time::Instant;
+
+use crate::failure::Failure;
+use crate::identity::{Identities, Identity};
+use crate::limits::Backoff;
+use crate::registry::{Known, Registry};
+
+/// The gateway's settings of an application or version.
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct Settings {
+    /// The extension instances that its endpoints may use; all when absent.
+    #[serde(rename = "allowed-extension-instances")]
+    allowed_extension_instances: Option<Vec<InstanceName>>,
+}
+
+/// Where a message goes and for whom: its path, looked up.
+#[derive(Debug, Clone)]
+pub(crate) struct Route {
+    pub(crate) app_version: AppVersionName,
+    pub(crate) extension: InstanceName,
+    /// None for extensions that know no endpoints.
+    pub(crate) identity: Option<Arc<Identity>>,
+    pub(crate) resource_path: String,
+    pub(crate) request_id: Option<RequestId>,
+    pub(crate) payload_bytes_max: usize,
+}
+
+/// An extension's answer, and its bytes for other replicas.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) data: ExtensionData,
+    pub(crate) bytes: Bytes,
+}
+
+/// Until when a message is worth trying, and which failures are tried again.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Persistence {
+    pub(crate) deadline: Instant,
+    /// How long one attempt may take.
+    pub(crate) attempt: Duration,
+    /// True: every passing failure. False: only when the message has reached nobody, because the device is told of
+    /// anything else and decides itself.
+    pub(crate) after_doubt: bool,
+}
+
+impl Persistence {
+    fn repeats(&self, failure: &Failure) -> bool {
+        failure.passing && (self.after_doubt || failure.status == 503)
+    }
+
+    fn left(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+}
+
+/// Relays messages to extensions.
+pub(crate) struct Relay {
+    pub(crate) requester: Requester,
+    pub(crate) applications: Applications<Settings>,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) identities: Identities,
+    pub(crate) payload_bytes_max: usize,
+    pub(crate) correlation_ids: CorrelationIds,
+}
+
+impl Relay {
+    /// Looks the path up: is there such a version, may it use the extension, whose token is it. Repeats passing
+    /// failures until the deadline.
+    pub(crate) async fn resolve(
+        &self,
+        path: &RequestPath<'_>,
+        correlation_id: &CorrelationId,
+        persistence: Persistence,
+    ) -> Result<Route, Failure> {
+        let mut attempts = Attempts::new(persistence);
+        loop {
+            match in_time(persistence, self.resolve_once(path, correlation_id)).await {
+                Ok(route) => return Ok(route),
+                Err(failure) => attempts.after(failure).await?,
+            }
+        }
+    }
+
+    async fn resolve_once(
+        &self,
+        path: &RequestPath<'_>,
+        correlation_id: &CorrelationId,
+    ) -> Result<Route, Failure> {
+        let app_version = AppVersionName::parse(path.app_version).map_err(bad_name)?;
+        let extension = InstanceName::parse(path.extension).map_err(bad_name)?;
+        let version = self.version(&app_version).await?;
+        if let Some(allowed) = &version.config.allowed_extension_instances
+            && !allowed.contains(&extension)
+        {
+            let reason = format!(
+                "application version '{app_version}' may not use extension '{extension}'; allow it in its kpc settings"
+            );
+            return Err(Failure::refused(403, reason));
+        }
+        let registration = match self.registry.look_up(&extension) {
+            Known::Extension(registration) => registration,
+            Known::Unknown => {
+                return Err(Failure::refused(
+                    404,
+                    format!("there is no extension '{extension}'; check the path"),
+                ));
+            }
+            Known::NotYet => return Err(Failure::passing(503, "the extensions are not known yet")),
+        };
+        let target =
+            if registration.endpoint_aware { path.endpoint_aware()? } else { path.endpoint_unaware() };
+        let identity = match target.token {
+            None => None,
+            Some(token) => {
+                let token = EndpointToken::parse(token).map_err(bad_name)?;
+                Some(self.identities.resolve(&version.app_name, &token, correlation_id).await?)
+            }
+        };
+        let payload_bytes_max =
+            registration.max_payload_bytes.unwrap_or(usize::MAX).min(self.payload_bytes_max);
+        Ok(Route {
+            app_version,
+            extension,
+            identity,
+            resource_path: target.resource_path.to_owned(),
+            request_id: target.request_id,
+            payload_bytes_max,
+        })
+    }
+
+    /// Whose token it is in an application version, for subscriptions.
+    pub(crate) async fn identify(
+        &self,
+        app_version: &str,
+        token: &str,
+        correlation_id: &CorrelationId,
+        persistence: Persistence,
+    ) -> Result<(AppVersionName, Arc<Identity>), Failure> {
+        let app_version = AppVersionName::parse(app_version).map_err(bad_name)?;
+        let token = EndpointToken::parse(token).map_err(bad_name)?;
+        let mut attempts = Attempts::new(persistence);
+        loop {
+            match in_time(persistence, self.identify_once(&app_version, &token, correlation_id)).await {
+                Ok(identity) => return Ok((app_version, identity)),
+                Err(failure) => attempts.after(failure).await?,
+            }
+        }
+    }
+
+    async fn identify_once(
+        &self,
+        app_version: &AppVersionName,
+        token: &EndpointToken,
+        correlation_id: &CorrelationId,
+    ) -> Result<Arc<Identity>, Failure> {
+        let version = self.version(app_version).await?;
+        self.identities.resolve(&version.app_name, token, correlation_id).await
+    }
+
+    async fn version(&self, name: &AppVersionName) -> Result<Arc<runtime::Version<Settings>>, Failure> {
+        self.applications.version(name).await.map_err(|error| match error {
+            LookupError::Unknown => {
+                Failure::refused(404, format!("there is no application version '{name}'; check the path"))
+            }
+            LookupError::Unavailable(reason) => {
+                Failure::passing(503, format!("the application register: {reason}"))
+            }
+        })
+    }
+
+    /// Hands the payload to the extension and waits for its answer. An answer that tells of a passing failure is a
+    /// failure; any other is the extension's last word.
+    pub(crate) async fn exchange(
+        &self,
+        route: &Route,
+        payload: Bytes,
+        correlation_id: &CorrelationId,
+        persistence: Persistence,
+    ) -> Result<Answer, Failure> {
+        if payload.len() > route.payload_bytes_max {
+            return Err(too_large(payload.len(), route.payload_bytes_max));
+        }
+        let data = ClientData {
+            correlation_id: correlation_id.to_string(),
+            timestamp: now_ms(),
+            timeout: i64::try_from(persistence.left().as_millis()).unwrap_or(i64::MAX).max(1),
+            app_version_name: route.app_version.to_string(),
+            endpoint_id: route.identity.as_ref().map(|identity| identity.endpoint.to_string()),
+            resource_path: route.resource_path.clone(),
+            request_id: route.request_id.map(RequestId::get),
+            payload,
+            config_name: None,
+        };
+        // One deadline for all attempts: extensions read it from the timestamp and the timeout.
+        let data = data.encode();
+        let mut attempts = Attempts::new(persistence);
+        loop {
+            match self.exchange_once(route, data.clone(), persistence).await {
+                Ok(answer) => return Ok(answer),
+                Err(failure) => attempts.after(failure).await?,
+            }
+        }
+    }
+
+    async fn exchange_once(
+        &self,
+        route: &Route,
+        data: Bytes,
+        persistence: Persistence,
+    ) -> Result<Answer, Failure> {
+        let subject = esp::CLIENT_DATA.service(&route.extension);
+        let until = Instant::now() + persistence.attempt.min(persistence.left());
+        let extension = &route.extension;
+        let message = match self.ask(subject, data, until).await {
+            Ok(message) => message,
+            Err(RequestError::NoResponders) => {
+                return Err(Failure::passing(
+                    503,
+                    format!("extension '{extension}' is not running now; try again"),
+                ));
+            }
+            Err(RequestError::Timeout) => {
+                return Err(Failure::passing(504, format!("extension '{extension}' did not answer in time")));
+            }
+            Err(error) => return Err(Failure::passing(503, format!("extension '{extension}': {error}"))),
+        };
+        let data = ExtensionData::decode(&message.payload).map_err(|error| {
+            tracing::error!(extension = %extension, %error, "an extension's answer cannot be read");
+            Failure::passing(500, format!("extension '{extension}' answered what cannot be read"))
+        })?;
+        match status(data.status_code) {
+            status @ (500 | 502 | 503 | 504) => {
+                let reason = data.reason_phrase.unwrap_or_else(|| format!("extension '{extension}' failed"));
+                Err(Failure::passing(status, reason))
+            }
+            _ => Ok(Answer { data, bytes: message.payload }),
+        }
+    }
+
+    /// Sending has the time limit too: without NATS a message may wait long before it leaves.
+    async fn ask(&self, subject: String, data: Bytes, until: Instant) -> Result<Message, RequestError> {
+        let headers = runtime::trace::headers();
+        let sending = self.requester.exchange(subject, esp::EXTENSION_DATA, data, headers, 1);
+        let mut answers =
+            tokio::time::timeout_at(until, sending).await.map_err(|_| RequestError::Timeout)??;
+        answers.next(until).await
+    }
+}
+
+/// Attempts at the same thing, with growing pauses between them.
+struct Attempts {
+    persistence: Persistence,
+    backoff: Backoff,
+}
+
+impl Attempts {
+    fn new(persistence: Persistence) -> Self {
+        Self { persistence, backoff: Backoff::new() }
+    }
+
+    /// Waits before the next attempt.
+    ///
+    /// # Errors
+    /// The failure itself, when it is final or there is no time left.
+    async fn after(&mut self, failure: Failure) -> Result<(), Failure> {
+        let wait = self.backoff.next();
+        if !self.persistence.repeats(&failure) || self.persistence.left() <= wait {
+            return Err(failure);
+        }
+        tokio::time::sleep(wait).await;
+        Ok(())
+    }
+}
+
+/// Ends an attempt that has no time limit of its own at the deadline.
+async fn in_time<T>(
+    persistence: Persistence,
+    attempt: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    match tokio::time::timeout_at(persistence.deadline, attempt).await {
+        Ok(done) => done,
+        Err(_) => Err(Failure::passing(504, "the deadline passed before the message could be delivered")),
+    }
+}
+
+/// A status code as it stands in HTTP; what is none becomes 500.
+pub(crate) fn status(code: i32) -> u16 {
+    u16::try_from(code).ok().filter(|code| (100..1_000).contains(code)).unwrap_or(500)
+}
+
+/// Whether nobody waits any more for what the message says.
+pub(crate) fn is_late(data: &ExtensionData) -> bool {
+    data.expired(now_ms())
+}
+
+impl From<kp1::PathError> for Failure {
+    fn from(error: kp1::PathError) -> Self {
+        Self::refused(error.status_code(), error.to_string())
+    }
+}
+
+fn bad_name(error: ids::InvalidId) -> Failure {
+    Failure::refused(400, error.to_string())
+}
+
+pub(crate) fn too_large(bytes: usize, max: usize) -> Failure {
+    Failure::refused(413, format!("the payload is {bytes} bytes and may be {max}; send less at once"))
+}
+
+/// Makes correlation ids: a random part for the replica and a number, both short, for they are in every message.
+pub(crate) struct CorrelationIds {
+    prefix: String,
+    next: AtomicU64,
+}
+
+impl CorrelationIds {
+    pub(crate) fn new() -> Self {
+        Self { prefix: format!("{:012x}", rand::random::<u64>() >> 16), next: AtomicU64::new(1) }
+    }
+
+    pub(crate) fn next(&self) -> CorrelationId {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let text = format!("{}-{number}", self.prefix);
+        CorrelationId::parse(&text)
+            .unwrap_or_else(|_| unreachable!("hexadecimal digits and a dash are printable"))
+    }
+}

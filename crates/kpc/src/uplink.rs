@@ -1,0 +1,294 @@
+//! A message that a device published, from its arrival to its verdict.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use ids::{CorrelationId, RequestId};
+use ism::esp::ExtensionData;
+use kp1::{ErrorBody, Outcome, RequestPath};
+use runtime::now_ms;
+use tokio::time::Instant;
+use tracing::Instrument as _;
+
+use crate::connection::{Connection, Rejected};
+use crate::failure::Failure;
+use crate::gateway::Gateway;
+use crate::metrics::{self, Transport};
+use crate::outbox::{Outgoing, Qos};
+use crate::relay::{self, Answer, Persistence, Route, too_large};
+
+/// A message as MQTT delivers it.
+#[derive(Debug, Clone)]
+pub(crate) struct Publication {
+    pub(crate) topic: Arc<str>,
+    /// The payload, or its size in bytes when it is over the limit and was not kept.
+    pub(crate) payload: Result<Bytes, usize>,
+    pub(crate) qos: Qos,
+    /// MQTT 5: where the sender wants the answer beside the 1/KP topic.
+    pub(crate) response_topic: Option<Arc<str>>,
+    /// MQTT 5: what comes back with an answer to the response topic.
+    pub(crate) correlation_data: Option<Bytes>,
+    /// MQTT 5: how long the message is worth delivering.
+    pub(crate) expiry: Option<Duration>,
+    /// W3C trace context.
+    pub(crate) traceparent: Option<Box<str>>,
+}
+
+/// What is said to the sender of a message.
+#[derive(Debug)]
+pub(crate) enum Verdict {
+    /// The extension has taken responsibility.
+    Taken,
+    /// The message is bad; sending it again changes nothing.
+    Refused(Failure),
+    /// The message could not be delivered, through no fault of its sender.
+    Undelivered(Failure),
+}
+
+/// How a message ended, with what is needed to answer it.
+struct Ending {
+    route: Option<Route>,
+    result: Result<Answer, Failure>,
+}
+
+impl Gateway {
+    /// Relays a publication, answers its sender and whoever listens, and gives the verdict. `from` is the sender's
+    /// connection; none for a will.
+    pub(crate) async fn publish(
+        self: &Arc<Self>,
+        from: Option<&Arc<Connection>>,
+        publication: Publication,
+    ) -> Verdict {
+        let correlation_id = self.relay.correlation_ids.next();
+        let span = match &publication.traceparent {
+            Some(traceparent) => {
+                let span = tracing::info_span!("publish", %correlation_id);
+                runtime::trace::adopt_traceparent(&span, traceparent);
+                span
+            }
+            None => tracing::debug_span!("publish", %correlation_id),
+        };
+        self.publish_in_span(from, publication, correlation_id).instrument(span).await
+    }
+
+    async fn publish_in_span(
+        self: &Arc<Self>,
+        from: Option<&Arc<Connection>>,
+        publication: Publication,
+        correlation_id: CorrelationId,
+    ) -> Verdict {
+        let _in_flight = self.enter();
+        let started = Instant::now();
+        let ending = self.relay_publication(from, &publication, &correlation_id, started).await;
+        let transport = if from.is_some() { Transport::Mqtt } else { Transport::Will };
+        let verdict = verdict(&ending.result);
+        self.metrics.message(transport, outcome(&verdict), started.elapsed());
+        log(&correlation_id, from, &publication, &verdict);
+        self.answer(from, &publication, &correlation_id, ending);
+        verdict
+    }
+
+    async fn relay_publication(
+        self: &Arc<Self>,
+        from: Option<&Arc<Connection>>,
+        publication: &Publication,
+        correlation_id: &CorrelationId,
+        now: Instant,
+    ) -> Ending {
+        let persistence = self.persistence(publication.expiry);
+        let route = match self.admit(from, publication, correlation_id, persistence, now).await {
+            Ok(route) => route,
+            Err(failure) => return Ending { route: None, result: Err(failure) },
+        };
+        let result = match &publication.payload {
+            Ok(payload) => self.relay.exchange(&route, payload.clone(), correlation_id, persistence).await,
+            Err(bytes) => Err(too_large(*bytes, route.payload_bytes_max)),
+        };
+        Ending { route: Some(route), result }
+    }
+
+    /// Checks what can be checked before the extension is asked, and attaches the endpoint to the connection.
+    async fn admit(
+        self: &Arc<Self>,
+        from: Option<&Arc<Connection>>,
+        publication: &Publication,
+        correlation_id: &CorrelationId,
+        persistence: Persistence,
+        now: Instant,
+    ) -> Result<Route, Failure> {
+        let limits = &self.config.limits;
+        if from.is_some_and(|connection| !connection.rate.admit(now)) {
+            return Err(too_fast("a connection", limits.messages_per_second_per_connection));
+        }
+        let path = RequestPath::parse_topic(&publication.topic)?;
+        let route = self.relay.resolve(&path, correlation_id, persistence).await?;
+        if let Some(identity) = &route.identity {
+            if !identity.rate.admit(now) {
+                return Err(too_fast("an endpoint", limits.messages_per_second_per_endpoint));
+            }
+            if let Some(connection) = from {
+                self.attach(connection, &route.app_version, identity)?;
+            }
+        }
+        Ok(route)
+    }
+
+    /// Attaches an endpoint to a connection and tells the world when it came online with that.
+    pub(crate) fn attach(
+        &self,
+        connection: &Arc<Connection>,
+        app_version: &ids::AppVersionName,
+        identity: &Arc<crate::identity::Identity>,
+    ) -> Result<(), Failure> {
+        match self.connections.attach(connection, app_version, identity) {
+            Ok(true) => self.connectivity.up(&identity.endpoint, app_version),
+            // The client has gone already; its message counts all the same.
+            Ok(false) | Err(Rejected::Ended) => {}
+            Err(rejected) => return Err(Failure::refused(429, rejected.to_string())),
+        }
+        Ok(())
+    }
+
+    fn answer(
+        &self,
+        from: Option<&Arc<Connection>>,
+        publication: &Publication,
+        correlation_id: &CorrelationId,
+        ending: Ending,
+    ) {
+        let Ending { route, result } = ending;
+        let response = Response::of(&result);
+        let request_id = route.as_ref().and_then(|route| route.request_id);
+        // Without a request id nobody waits for a confirmation; errors are told always (1/KP).
+        let is_told = request_id.is_some() || response.outcome == Outcome::Error;
+        if let Some(connection) = from {
+            let respond = |topic: Arc<str>, correlation_data: Option<Bytes>| {
+                let payload = response.payload.clone();
+                let outgoing =
+                    Outgoing { topic, payload, qos: publication.qos, correlation_data, receipt: None };
+                if connection.send(outgoing) {
+                    self.metrics.response("asker");
+                }
+            };
+            if is_told {
+                respond(kp1::response_topic(&publication.topic, response.outcome).into(), None);
+            }
+            if let Some(topic) = &publication.response_topic {
+                respond(topic.clone(), publication.correlation_data.clone());
+            }
+        }
+        if let Some(route) = route
+            && let Some(identity) = &route.identity
+            && is_told
+        {
+            let (data, bytes) = match result {
+                Ok(answer) => (answer.data, Some(answer.bytes)),
+                Err(failure) => (extension_data(&route, &failure, correlation_id), None),
+            };
+            let asker = from.map(|connection| connection.id);
+            self.tell_listeners(&identity.endpoint, asker, &route.extension, &data, bytes, publication.qos);
+        }
+    }
+}
+
+/// The answer as a device sees it.
+struct Response {
+    outcome: Outcome,
+    payload: Bytes,
+}
+
+impl Response {
+    fn of(result: &Result<Answer, Failure>) -> Self {
+        match result {
+            Ok(answer) => {
+                let (outcome, payload) = response(&answer.data);
+                Self { outcome, payload }
+            }
+            Err(failure) => {
+                Self { outcome: Outcome::Error, payload: error_body(failure.status, &failure.reason) }
+            }
+        }
+    }
+}
+
+/// Outcome and payload of an extension's answer (1/KP: errors have a format of their own).
+pub(crate) fn response(data: &ExtensionData) -> (Outcome, Bytes) {
+    let status = relay::status(data.status_code);
+    if status < 400 {
+        return (Outcome::Status, data.payload.clone().unwrap_or_default());
+    }
+    (
+        Outcome::Error,
+        error_body(status, data.reason_phrase.as_deref().unwrap_or("the extension gave no reason")),
+    )
+}
+
+pub(crate) fn error_body(status: u16, reason: &str) -> Bytes {
+    ErrorBody { status_code: status, reason_phrase: reason.to_owned() }.to_json().into()
+}
+
+fn verdict(result: &Result<Answer, Failure>) -> Verdict {
+    match result {
+        Ok(answer) => match relay::status(answer.data.status_code) {
+            ..400 => Verdict::Taken,
+            status => {
+                let reason = answer.data.reason_phrase.clone();
+                Verdict::Refused(Failure::refused(
+                    status,
+                    reason.unwrap_or_else(|| "refused by the extension".into()),
+                ))
+            }
+        },
+        Err(failure) if failure.passing => Verdict::Undelivered(failure.clone()),
+        Err(failure) => Verdict::Refused(failure.clone()),
+    }
+}
+
+fn outcome(verdict: &Verdict) -> metrics::Outcome {
+    match verdict {
+        Verdict::Taken => metrics::Outcome::Stored,
+        Verdict::Refused(failure) => metrics::Outcome::Refused(failure.status),
+        Verdict::Undelivered(failure) => metrics::Outcome::Failed(failure.status),
+    }
+}
+
+fn log(
+    correlation_id: &CorrelationId,
+    from: Option<&Arc<Connection>>,
+    publication: &Publication,
+    verdict: &Verdict,
+) {
+    let client_id = from.map_or("", |connection| &*connection.client_id);
+    match verdict {
+        Verdict::Taken => {}
+        Verdict::Refused(Failure { status, reason, .. }) => {
+            tracing::debug!(%correlation_id, client_id, status, %reason, "a message was refused");
+        }
+        Verdict::Undelivered(Failure { status, reason, .. }) => {
+            let qos = publication.qos;
+            tracing::warn!(%correlation_id, client_id, ?qos, status, %reason, "a message was not delivered");
+        }
+    }
+}
+
+fn too_fast(who: &str, per_second: u32) -> Failure {
+    Failure::refused(429, format!("{who} may send {per_second} messages per second; send more slowly"))
+}
+
+/// The gateway's own refusal in the form of an extension's answer, for those that listen.
+fn extension_data(route: &Route, failure: &Failure, correlation_id: &CorrelationId) -> ExtensionData {
+    ExtensionData {
+        correlation_id: correlation_id.to_string(),
+        timestamp: now_ms(),
+        timeout: 0,
+        app_version_name: Some(route.app_version.to_string()),
+        extension_instance_name: Some(route.extension.to_string()),
+        endpoint_id: route.identity.as_ref().map(|identity| identity.endpoint.to_string()),
+        resource_path: route.resource_path.clone(),
+        request_id: route.request_id.map(RequestId::get),
+        payload: None,
+        status_code: failure.status.into(),
+        reason_phrase: Some(failure.reason.to_string()),
+    }
+}

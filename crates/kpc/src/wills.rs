@@ -1,0 +1,95 @@
+//! Wills: what a client leaves to be sent when its connection ends without a farewell.
+//!
+//! A will is a 1/KP message like any other and relayed like one. MQTT 5 clients may delay it; when the same client is
+//! back before that, here or on another replica, it is not sent.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+
+use crate::connection::Connection;
+use crate::gateway::Gateway;
+use crate::uplink::Publication;
+
+/// A message to be sent when the connection ends.
+#[derive(Debug, Clone)]
+pub(crate) struct Will {
+    pub(crate) publication: Publication,
+    pub(crate) delay: Duration,
+}
+
+/// Wills that wait for their delay, by client id.
+#[derive(Debug, Default)]
+pub(crate) struct Wills {
+    waiting: Mutex<HashMap<Arc<str>, CancellationToken>>,
+}
+
+impl Wills {
+    /// The client is back: its will is not sent.
+    pub(crate) fn cancel(&self, client_id: &str) {
+        if let Some(waiting) = self.waiting.lock().remove(client_id) {
+            waiting.cancel();
+        }
+    }
+
+    /// Adds a waiting will; none when too many wait.
+    fn wait(&self, client_id: &Arc<str>, max: usize) -> Option<CancellationToken> {
+        let mut waiting = self.waiting.lock();
+        if waiting.len() >= max && !waiting.contains_key(client_id) {
+            return None;
+        }
+        let cancelled = CancellationToken::new();
+        if let Some(older) = waiting.insert(client_id.clone(), cancelled.clone()) {
+            older.cancel();
+        }
+        Some(cancelled)
+    }
+}
+
+impl Gateway {
+    /// Sends a will of a connection that has ended, now or after its delay.
+    pub(crate) fn execute(self: &Arc<Self>, will: Will, connection: &Connection) {
+        let gateway = self.clone();
+        let limits = &self.config.limits;
+        let delay = will.delay.min(Duration::from_secs(limits.will_delay_max_s.into()));
+        let client_id = connection.client_id.clone();
+        // A client whose id we chose cannot come back under it.
+        let is_delayed =
+            !delay.is_zero() && connection.named && self.connections.client(&client_id).is_none();
+        let cancelled = if is_delayed { self.wills.wait(&client_id, limits.delayed_wills) } else { None };
+        self.spawn(async move {
+            if let Some(cancelled) = cancelled {
+                tokio::select! {
+                    () = cancelled.cancelled() => return,
+                    // A gateway that stops cannot wait; better too early than never.
+                    () = gateway.draining.cancelled() => {}
+                    () = tokio::time::sleep(delay) => {}
+                }
+                if cancelled.is_cancelled() {
+                    return;
+                }
+                gateway.wills.waiting.lock().remove(&client_id);
+            }
+            gateway.publish(None, will.publication).await;
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_that_is_back_cancels_its_will() {
+        let wills = Wills::default();
+        let client: Arc<str> = "c".into();
+        let waiting = wills.wait(&client, 1).unwrap();
+        assert!(wills.wait(&"d".into(), 1).is_none());
+        wills.cancel("c");
+        assert!(waiting.is_cancelled());
+        assert!(wills.wait(&"d".into(), 1).is_some());
+    }
+}

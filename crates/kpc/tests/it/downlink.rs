@@ -1,0 +1,155 @@
+//! Pushes from extensions, connectivity events, revocations.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt as _;
+use ism::Record as _;
+use ism::ecap::{EP_TOKEN_REVOKED, EndpointTokenRevokedEvent};
+use ism::elce::{CONNECTED, ConnectedEvent, DISCONNECTED, DisconnectedEvent};
+use ism::esp::{DeliveryReport, EXTENSION_DATA, ExtensionData};
+use runtime::now_ms;
+use testkit::eventually;
+
+use crate::client::{Client, Packet};
+use crate::world::World;
+
+fn push(endpoint: &str, payload: &'static str) -> ExtensionData {
+    ExtensionData {
+        correlation_id: "push-1".to_owned(),
+        timestamp: now_ms(),
+        timeout: 5_000,
+        extension_instance_name: Some("echo".to_owned()),
+        endpoint_id: Some(endpoint.to_owned()),
+        resource_path: "/command/reboot".to_owned(),
+        payload: Some(Bytes::from(payload)),
+        status_code: 200,
+        ..ExtensionData::default()
+    }
+}
+
+async fn request(world: &World, subject: String, data: &ExtensionData) -> Option<DeliveryReport> {
+    let asking = world.client.request(subject, data.encode());
+    let answer = tokio::time::timeout(Duration::from_secs(3), asking).await.ok()?.ok()?;
+    Some(DeliveryReport::decode(&answer.payload).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_needs_no_subscription_and_reports_after_the_acknowledgement() {
+    let world = World::new().await;
+    let gate = world.gate(&[]).await;
+    let mut client = Client::connect(gate.mqtt, 4, "c").await;
+    let id = client.publish("kp1/demo-v1/echo/t1/json", "x", 1).await;
+    client.acknowledged(id).await;
+    let everybody = EXTENSION_DATA.at("kpc");
+    let (inbox, data) = (world.client.new_inbox(), push("e1", "now"));
+    let mut reports = world.client.subscribe(inbox.clone()).await.unwrap();
+    world.client.publish_with_reply(everybody, inbox, data.encode()).await.unwrap();
+    let message = client.next().await;
+    let Packet::Publish { topic, payload, qos: 1, id, .. } = message else { panic!("{message:?}") };
+    assert_eq!(
+        (topic.as_str(), payload.as_slice()),
+        ("kp1/demo-v1/echo/t1/command/reboot/status", &b"now"[..])
+    );
+    // The device has it and has not acknowledged it.
+    assert!(client.is_silent().await);
+    client.ack(id).await;
+    let report = DeliveryReport::decode(&reports.next().await.unwrap().payload).unwrap();
+    assert_eq!((report.status_code, report.correlation_id.as_str()), (200, "push-1"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_says_that_an_endpoint_is_not_here_and_all_together_say_nothing() {
+    let world = World::new().await;
+    let gate = world.gate(&[("kpc.push_deadline_ms", "300")]).await;
+    let replica = gate.platform.services()[0].replica().clone();
+    let report = request(&world, EXTENSION_DATA.replica(&replica), &push("e1", "x")).await.unwrap();
+    assert_eq!(report.status_code, 404);
+    assert_eq!(request(&world, EXTENSION_DATA.at("kpc"), &push("e1", "x")).await, None);
+    // A device that does not acknowledge.
+    let mut client = Client::connect(gate.mqtt, 4, "c").await;
+    let id = client.publish("kp1/demo-v1/echo/t1/json", "x", 1).await;
+    client.acknowledged(id).await;
+    let report = request(&world, EXTENSION_DATA.replica(&replica), &push("e1", "x")).await.unwrap();
+    assert_eq!(report.status_code, 504);
+    // A push that comes too late is not delivered.
+    let late = ExtensionData { timestamp: now_ms() - 10_000, ..push("e1", "late") };
+    assert_eq!(request(&world, EXTENSION_DATA.replica(&replica), &late).await, None);
+    client.message("kp1/demo-v1/echo/t1/command/reboot/status").await;
+    assert!(client.is_silent().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn endpoints_come_and_go_in_one_event_for_each_connection() {
+    let world = World::new().await;
+    let gate = world.gate(&[]).await;
+    let mut connected = world.listen(CONNECTED.of_any()).await;
+    let mut disconnected = world.listen(DISCONNECTED.of_any()).await;
+    let mut client = Client::connect(gate.mqtt, 4, "c").await;
+    for number in 1..=20 {
+        client.publish(&format!("kp1/demo-v1/echo/t{number}/json"), "x", 0).await;
+    }
+    let mut seen = 0;
+    while seen < 20 {
+        let event = ConnectedEvent::decode(&connected.next().await.unwrap().payload).unwrap();
+        assert!(event.endpoints.values().all(|version| version == "demo-v1"));
+        assert_eq!(event.originator_replica_id, gate.platform.services()[0].replica().as_str());
+        seen += event.endpoints.len();
+    }
+    client.disconnect().await;
+    let event = DisconnectedEvent::decode(&disconnected.next().await.unwrap().payload).unwrap();
+    assert_eq!(event.endpoints.len(), 20);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoked_token_ends_its_sessions_at_once() {
+    let world = World::new().await;
+    let gate = world.gate(&[]).await;
+    let mut client = Client::connect(gate.mqtt, 5, "c").await;
+    let mut other = Client::connect(gate.mqtt, 5, "d").await;
+    for (client, topic) in
+        [(&mut client, "kp1/demo-v1/echo/t1/json"), (&mut other, "kp1/demo-v1/echo/t1b/json")]
+    {
+        let id = client.publish(topic, "x", 1).await;
+        assert_eq!(client.acknowledged(id).await, 0);
+    }
+    world.revoked.store(true, std::sync::atomic::Ordering::SeqCst);
+    let event = EndpointTokenRevokedEvent {
+        correlation_id: "r".to_owned(),
+        timestamp: now_ms(),
+        app_name: "demo".to_owned(),
+        endpoint_id: "e1".to_owned(),
+        token_ids: vec!["t1".to_owned()],
+        originator_replica_id: "cm-1".to_owned(),
+        ..EndpointTokenRevokedEvent::default()
+    };
+    let cm = ids::InstanceName::parse("cm").unwrap();
+    world.client.publish(EP_TOKEN_REVOKED.of(&cm), event.encode()).await.unwrap();
+    assert_eq!(client.next_or_end().await, Some(Packet::Disconnect { code: 0x87 }));
+    let mut again = Client::connect(gate.mqtt, 5, "c").await;
+    let id = again.publish("kp1/demo-v1/echo/t1/json", "x", 1).await;
+    assert_eq!(again.acknowledged(id).await, 0x87);
+    // The endpoint's other token is still known, and its session lives.
+    let id = other.publish("kp1/demo-v1/echo/t1b/json", "x", 1).await;
+    assert_eq!(other.acknowledged(id).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_messages_ask_for_their_token_once() {
+    let world = World::new().await;
+    let gate = world.gate(&[]).await;
+    let mut client = Client::connect(gate.mqtt, 4, "c").await;
+    let questions = || world.token_questions.load(std::sync::atomic::Ordering::SeqCst);
+    for _ in 0..50 {
+        client.publish("kp1/demo-v1/echo/t1/json", "x", 0).await;
+        client.publish("kp1/demo-v1/echo/wrong/json", "x", 0).await;
+    }
+    eventually("all messages are answered", Duration::from_secs(10), async || {
+        (world.extension.count().await == 50).then_some(())
+    })
+    .await;
+    for _ in 0..50 {
+        client.message("kp1/demo-v1/echo/wrong/json/error").await;
+    }
+    assert_eq!(questions(), 2);
+}

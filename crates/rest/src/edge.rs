@@ -1,0 +1,160 @@
+//! The one HTTP listener of a process.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::Request;
+use parking_lot::RwLock;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::metrics::Metrics;
+use crate::{Authenticator, Config, Error, connection, service};
+
+/// The listener could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}: end what listens there, or set http.listen to another address")]
+pub struct BindError {
+    address: SocketAddr,
+    source: std::io::Error,
+}
+
+/// The one HTTP listener of a process.
+#[derive(Debug)]
+pub struct Edge {
+    listener: TcpListener,
+    address: SocketAddr,
+    connections_max: usize,
+    idle_timeout: Duration,
+    mounts: Mounts,
+}
+
+/// Where routers are mounted on the edge, before and while it serves. Cloning is cheap.
+#[derive(Debug, Clone)]
+pub struct Mounts {
+    routes: Arc<RwLock<Router>>,
+    policy: Arc<Policy>,
+}
+
+/// What holds for the REST requests of all services in the process. The edge puts it into every request.
+#[derive(Debug)]
+pub(crate) struct Policy {
+    pub(crate) authenticator: Authenticator,
+    pub(crate) body_bytes_max: usize,
+    pub(crate) request_timeout: Duration,
+    /// One permit per request in work.
+    pub(crate) requests: Semaphore,
+    pub(crate) metrics: Metrics,
+}
+
+impl Policy {
+    /// The policy that the edge put into the request.
+    pub(crate) fn of(request: &Request) -> Result<Arc<Self>, Error> {
+        request.extensions().get().cloned().ok_or_else(Error::not_mounted)
+    }
+}
+
+impl Edge {
+    /// Opens the listener. Set the global meter provider before: the instruments are made here.
+    ///
+    /// # Errors
+    /// When the address is taken or is not of this machine.
+    pub async fn bind(config: &Config) -> Result<Self, BindError> {
+        let failed = |source| BindError { address: config.listen, source };
+        let listener = TcpListener::bind(config.listen).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        let policy = Policy {
+            authenticator: Authenticator::new(&config.auth),
+            body_bytes_max: config.body_bytes_max,
+            request_timeout: config.request_timeout(),
+            requests: Semaphore::new(config.concurrent_requests_max.min(Semaphore::MAX_PERMITS)),
+            metrics: Metrics::new(),
+        };
+        let mounts =
+            Mounts { routes: Arc::new(RwLock::new(service::unknown_routes())), policy: Arc::new(policy) };
+        Ok(Self {
+            listener,
+            address,
+            connections_max: config.connections_max.min(Semaphore::MAX_PERMITS),
+            idle_timeout: config.idle_timeout(),
+            mounts,
+        })
+    }
+
+    /// The address of the listener, with the real port when port 0 was asked for.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Finds the tenant of a request.
+    #[must_use]
+    pub fn authenticator(&self) -> &Authenticator {
+        &self.mounts.policy.authenticator
+    }
+
+    /// Where to mount routers.
+    #[must_use]
+    pub fn mounts(&self) -> &Mounts {
+        &self.mounts
+    }
+
+    /// Serves until `stopping` is cancelled; then takes no more connections, ends the idle ones, lets each running request finish
+    /// and returns when the last connection has ended. The caller bounds that: dropping the future cuts off the rest.
+    pub async fn serve(self, stopping: CancellationToken) {
+        let permits = Arc::new(Semaphore::new(self.connections_max));
+        let mut connections = tokio::task::JoinSet::new();
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = stopping.cancelled() => break,
+                accepted = self.listener.accept() => accepted,
+                // Ended connections are taken out, so that the set does not grow.
+                Some(_) = connections.join_next() => continue,
+            };
+            let (stream, peer) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    connection::accept_failed(&error).await;
+                    continue;
+                }
+            };
+            if let Ok(permit) = Arc::clone(&permits).try_acquire_owned() {
+                let serving =
+                    connection::serve(stream, peer, self.mounts.clone(), self.idle_timeout, stopping.clone());
+                connections.spawn(async move {
+                    serving.await;
+                    drop(permit);
+                });
+            } else {
+                self.mounts.policy.metrics.refused();
+                connection::refuse(&stream, self.connections_max);
+            }
+        }
+        drop(self.listener);
+        while connections.join_next().await.is_some() {}
+    }
+}
+
+impl Mounts {
+    /// Adds a router with full paths, for example `/epr/api/v1/...`. It must not have a fallback: the edge has one.
+    ///
+    /// # Panics
+    /// When a path is mounted already, or the router has a fallback: two services of one process were given the same name.
+    pub fn add(&self, router: Router) {
+        let mut routes = self.routes.write();
+        let merged = routes.clone().merge(router);
+        *routes = merged;
+    }
+
+    pub(crate) fn current(&self) -> Router {
+        self.routes.read().clone()
+    }
+
+    pub(crate) fn policy(&self) -> &Arc<Policy> {
+        &self.policy
+    }
+}

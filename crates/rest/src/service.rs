@@ -1,0 +1,138 @@
+//! What every REST router of the platform has.
+
+use std::any::Any;
+use std::time::Instant;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, MatchedPath, Request};
+use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use opentelemetry::global;
+use opentelemetry::propagation::Extractor;
+use tower_http::catch_panic::CatchPanicLayer;
+use tracing::Instrument as _;
+use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+use utoipa_axum::router::OpenApiRouter;
+
+use crate::edge::Policy;
+use crate::{Error, auth, correlation, document};
+
+/// Makes the router of a service out of its routes, whose paths begin with `/<name>/api/v1/`.
+///
+/// Every route needs an API key (see [`crate::Caller`]), except for the OpenAPI document of the service, which is at
+/// `/<name>/api/v1/openapi.json`. Limits come from [`crate::Config`].
+///
+/// # Panics
+/// When a route has a path outside of the service's own, a mistake in the code that the first start shows.
+pub fn service(name: &'static str, routes: OpenApiRouter) -> Router {
+    let prefix = format!("/{name}/api/v1/");
+    let (routes, document) = routes.split_for_parts();
+    for path in document.paths.paths.keys() {
+        assert!(path.starts_with(&prefix), "the path {path} of the service {name} must begin with {prefix}");
+    }
+    let document = Bytes::from(document::describe(document, name));
+    let open = get(async move || ([(header::CONTENT_TYPE, "application/json")], document.clone()));
+    let router = routes
+        .layer(from_fn(auth::require_caller))
+        .route(&format!("{prefix}openapi.json"), open)
+        .method_not_allowed_fallback(method_not_allowed);
+    guarded(name, router)
+}
+
+/// The router for requests that no service takes.
+pub(crate) fn unknown_routes() -> Router {
+    guarded("edge", Router::new().fallback(not_found))
+}
+
+/// Puts the common layers around a router; the last is the outermost.
+fn guarded(name: &'static str, router: Router) -> Router {
+    router
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(from_fn(admit))
+        .layer(from_fn(move |request: Request, next: Next| observe(name, request, next)))
+}
+
+/// Gives the request its correlation id, its span, its log line and its place in the metrics.
+async fn observe(name: &'static str, mut request: Request, next: Next) -> Response {
+    let policy = match Policy::of(&request) {
+        Ok(policy) => policy,
+        Err(error) => return error.into_response(),
+    };
+    let correlation_id = correlation::of(request.headers());
+    let method = request.method().clone();
+    let route = match request.extensions().get::<MatchedPath>() {
+        Some(path) => path.as_str().to_owned(),
+        None => "unknown".to_owned(),
+    };
+    let span = tracing::info_span!("request", service = name, %correlation_id, %method, route);
+    let parent =
+        global::get_text_map_propagator(|propagator| propagator.extract(&Headers(request.headers())));
+    let _ = span.set_parent(parent);
+    request.extensions_mut().insert(correlation_id.clone());
+
+    let begin = Instant::now();
+    let handling = correlation::scope(correlation_id.clone(), next.run(request));
+    let mut response = handling.instrument(span.clone()).await;
+    let took = begin.elapsed();
+
+    let status = response.status();
+    let ms = took.as_secs_f64() * 1e3;
+    span.in_scope(|| tracing::info!(status = status.as_u16(), ms, "answered"));
+    policy.metrics.answered(name, &method, route, status, took);
+    if let Ok(value) = HeaderValue::from_str(correlation_id.as_str()) {
+        response.headers_mut().insert(correlation::HEADER, value);
+    }
+    response
+}
+
+/// Holds a request to the limits on number, length and time.
+async fn admit(mut request: Request, next: Next) -> Response {
+    let policy = match Policy::of(&request) {
+        Ok(policy) => policy,
+        Err(error) => return error.into_response(),
+    };
+    let Ok(_permit) = policy.requests.try_acquire() else {
+        let message = "too many REST requests at once (http.concurrent_requests_max): try again";
+        return Error::unavailable(message).into_response();
+    };
+    DefaultBodyLimit::max(policy.body_bytes_max).apply(&mut request);
+    match tokio::time::timeout(policy.request_timeout, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => {
+            let limit = policy.request_timeout.as_millis();
+            Error::timed_out(format!("the request took longer than {limit} ms (http.request_timeout_ms)"))
+                .into_response()
+        }
+    }
+}
+
+fn panicked(panic: Box<dyn Any + Send + 'static>) -> Response {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&'static str>().copied()).unwrap_or("unknown");
+    Error::internal(anyhow::anyhow!("a handler panicked: {text}")).into_response()
+}
+
+async fn not_found(uri: Uri) -> Error {
+    Error::not_found(format!("there is nothing at {}: check the path", uri.path()))
+}
+
+async fn method_not_allowed(method: Method) -> Error {
+    let message = format!("{method} is not possible here: see the header Allow for what is");
+    Error::new(StatusCode::METHOD_NOT_ALLOWED, message)
+}
+
+/// Headers as the trace context reads them.
+struct Headers<'h>(&'h axum::http::HeaderMap);
+
+impl Extractor for Headers<'_> {
+    fn get(&self, key: &str) -> Option<&str> {
+        self.0.get(key)?.to_str().ok()
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        self.0.keys().map(axum::http::HeaderName::as_str).collect()
+    }
+}

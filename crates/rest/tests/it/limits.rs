@@ -1,0 +1,70 @@
+//! The limits of the edge.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::site::{failed, failure, site_with};
+
+const WITHIN: Duration = Duration::from_secs(20);
+const WAIT: &str = "/berths/api/v1/wait";
+
+#[tokio::test]
+async fn a_body_over_the_limit_is_refused() {
+    let site = site_with(|config| config.body_bytes_max = 64).await;
+    let long =
+        site.post("/berths/api/v1/berths").json(&serde_json::json!({"name": "x".repeat(64), "metres": 1}));
+    let (status, message) = failure(long).await;
+    assert_eq!(status, 413);
+    assert!(message.contains("64 bytes (http.body_bytes_max)"), "{message}");
+}
+
+#[tokio::test]
+async fn a_request_over_the_time_is_cut_off() {
+    let site = site_with(|config| config.request_timeout_ms = 50).await;
+    let (status, message) = failure(site.get(WAIT)).await;
+    assert_eq!(status, 504);
+    assert!(message.contains("50 ms (http.request_timeout_ms)"), "{message}");
+}
+
+#[tokio::test]
+async fn requests_over_the_number_are_refused_at_once() {
+    let site = site_with(|config| config.concurrent_requests_max = 1).await;
+    let first = tokio::spawn(site.get(WAIT).send());
+    site.begun.notified().await;
+    let response = site.get(WAIT).send().await.unwrap();
+    assert_eq!(response.headers()["retry-after"], "1");
+    let (status, message) = failed(response).await;
+    assert_eq!(status, 503);
+    assert!(message.contains("http.concurrent_requests_max"), "{message}");
+
+    site.go_on.notify_one();
+    assert_eq!(first.await.unwrap().unwrap().status(), 200);
+    assert_eq!(site.get("/berths/api/v1/berths").send().await.unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn connections_over_the_number_are_refused_in_words() {
+    let site = site_with(|config| config.connections_max = 1).await;
+    // The answer shows that the first connection is counted.
+    let mut first = TcpStream::connect(site.address).await.unwrap();
+    first.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    first.read_u8().await.unwrap();
+    let mut second = TcpStream::connect(site.address).await.unwrap();
+    let mut answer = String::new();
+    timeout(WITHIN, second.read_to_string(&mut answer)).await.unwrap().unwrap();
+    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("http.connections_max"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_connection_that_does_not_send_a_whole_head_in_time_is_closed() {
+    let site = site_with(|config| config.idle_timeout_ms = 50).await;
+    for start in ["", "GET /berths"] {
+        let mut connection = TcpStream::connect(site.address).await.unwrap();
+        connection.write_all(start.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        timeout(WITHIN, connection.read_to_end(&mut answer)).await.unwrap().unwrap();
+    }
+}

@@ -1,0 +1,137 @@
+//! A process with one small service.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use ids::TenantId;
+use opentelemetry_sdk::metrics::{InMemoryMetricExporter, PeriodicReader, SdkMeterProvider};
+use reqwest::{Client, RequestBuilder, Response};
+use rest::{Caller, Config, Created, Edge, Error, Json, Mounts, Page, PageOf, Path};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+pub(crate) const KEY: &str = "key-of-the-tenant-harbour";
+
+/// The metrics of all edges of this test process.
+pub(crate) static METRICS: LazyLock<(SdkMeterProvider, InMemoryMetricExporter)> = LazyLock::new(|| {
+    let exporter = InMemoryMetricExporter::default();
+    let reader = PeriodicReader::builder(exporter.clone()).with_interval(Duration::from_secs(3600)).build();
+    let provider = SdkMeterProvider::builder().with_reader(reader).build();
+    opentelemetry::global::set_meter_provider(provider.clone());
+    (provider, exporter)
+});
+
+pub(crate) struct Site {
+    pub(crate) address: SocketAddr,
+    pub(crate) mounts: Mounts,
+    pub(crate) stopping: CancellationToken,
+    pub(crate) served: JoinHandle<()>,
+    /// A `/wait` request has begun, and may go on.
+    pub(crate) begun: Arc<Notify>,
+    pub(crate) go_on: Arc<Notify>,
+    client: Client,
+}
+
+pub(crate) async fn site() -> Site {
+    site_with(|_| {}).await
+}
+
+pub(crate) async fn site_with(change: impl FnOnce(&mut Config)) -> Site {
+    LazyLock::force(&METRICS);
+    let mut config = Config { listen: ([127, 0, 0, 1], 0).into(), ..Config::default() };
+    config.auth.api_key = KEY.to_owned();
+    config.auth.tenant = Some(TenantId::parse("harbour").unwrap());
+    change(&mut config);
+    let edge = Edge::bind(&config).await.unwrap();
+    let (begun, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let routes = OpenApiRouter::new()
+        .routes(routes!(list, create))
+        .routes(routes!(fail))
+        .routes(routes!(crash))
+        .routes(routes!(wait))
+        .with_state((Arc::clone(&begun), Arc::clone(&go_on)));
+    let (address, mounts) = (edge.local_addr(), edge.mounts().clone());
+    mounts.add(rest::service("berths", routes));
+    let stopping = CancellationToken::new();
+    let served = tokio::spawn(edge.serve(stopping.clone()));
+    Site { address, mounts, stopping, served, begun, go_on, client: Client::new() }
+}
+
+impl Site {
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    /// A request with the key.
+    pub(crate) fn get(&self, path: &str) -> RequestBuilder {
+        self.stranger_get(path).bearer_auth(KEY)
+    }
+
+    pub(crate) fn stranger_get(&self, path: &str) -> RequestBuilder {
+        self.client.get(self.url(path))
+    }
+
+    pub(crate) fn post(&self, path: &str) -> RequestBuilder {
+        self.client.post(self.url(path)).header("x-iamcore-api-key", KEY)
+    }
+}
+
+/// The status and the message of an answer.
+pub(crate) async fn failure(request: RequestBuilder) -> (u16, String) {
+    failed(request.send().await.unwrap()).await
+}
+
+pub(crate) async fn failed(response: Response) -> (u16, String) {
+    let status = response.status().as_u16();
+    assert_eq!(response.headers()["content-type"], "application/json");
+    let body: Value = response.json().await.unwrap();
+    (status, body["message"].as_str().unwrap().to_owned())
+}
+
+type Signals = (Arc<Notify>, Arc<Notify>);
+
+#[derive(Serialize, Deserialize, ToSchema)]
+struct Berth {
+    name: String,
+    metres: u32,
+}
+
+/// Lists berths.
+#[utoipa::path(get, path = "/berths/api/v1/berths", params(Page), responses((status = 200, body = PageOf<Berth>)))]
+async fn list(caller: Caller, page: Page) -> Json<PageOf<Berth>> {
+    let berth = Berth { name: caller.tenant.to_string(), metres: page.limit };
+    Json(PageOf { total_elements: 1, content: vec![berth] })
+}
+
+/// Makes a berth.
+#[utoipa::path(post, path = "/berths/api/v1/berths", request_body = Berth, responses((status = 201, body = Berth)))]
+async fn create(_: Caller, Json(berth): Json<Berth>) -> Created<Berth> {
+    Created { location: format!("/berths/api/v1/berths/{}", berth.name), body: berth }
+}
+
+/// Fails for a secret reason.
+#[utoipa::path(get, path = "/berths/api/v1/fail/{number}", params(("number" = u32, Path)), responses((status = 200)))]
+async fn fail(Path(number): Path<u32>) -> Result<(), Error> {
+    Err(Error::internal(anyhow::anyhow!("the secret reason {number}")))
+}
+
+/// Has a bug.
+#[utoipa::path(get, path = "/berths/api/v1/crash", responses((status = 200)))]
+async fn crash() {
+    panic!("a bug");
+}
+
+/// Waits until the test lets it go on.
+#[utoipa::path(get, path = "/berths/api/v1/wait", responses((status = 200)))]
+async fn wait(axum::extract::State((begun, go_on)): axum::extract::State<Signals>) -> &'static str {
+    begun.notify_one();
+    go_on.notified().await;
+    "done"
+}

@@ -1,0 +1,177 @@
+//! Requests to other services and their answers, matched by slot.
+//!
+//! All answers to a replica come in over one subscription, `kaa.v1.replica.<replica>.>`. The subject to reply to holds
+//! a number of ours, the slot (3/ISM lets a responder change only the last part of it), so that also the server's
+//! "no responders" notice finds the request that it belongs to.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_nats::{Client, HeaderMap, Message, StatusCode};
+use bytes::Bytes;
+use futures::StreamExt as _;
+use futures::channel::mpsc;
+use ids::ReplicaId;
+use ism::subject::Message as MessageType;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+/// Requests of one replica that may wait at once; more are refused, so that a dead peer cannot fill the memory.
+const PENDING_MAX: usize = 65_536;
+/// Messages to this replica that answer no waiting request and that a holder of [`Requester::unmatched`] has not read.
+const UNMATCHED_MAX: usize = 1_024;
+
+/// Why a request got no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum RequestError {
+    /// Nobody listens at the subject.
+    #[error("no replica of the service is running")]
+    NoResponders,
+    /// The time ran out.
+    #[error("no answer in time")]
+    Timeout,
+    /// Too many requests wait already, or this process is stopping.
+    #[error("too many requests wait for an answer")]
+    Overloaded,
+}
+
+/// Sends requests and hands answers back. Cheap to clone.
+#[derive(Clone)]
+pub struct Requester {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    client: Client,
+    replica: ReplicaId,
+    next_slot: AtomicU64,
+    waiting: Mutex<HashMap<u64, mpsc::Sender<Message>>>,
+    unmatched: Mutex<Option<mpsc::Sender<Message>>>,
+}
+
+impl Requester {
+    /// Subscribes to the replica's subjects and hands answers out for as long as the returned future runs.
+    pub(crate) async fn start(
+        client: Client,
+        replica: ReplicaId,
+    ) -> anyhow::Result<(Self, impl Future<Output = ()> + Send + 'static)> {
+        let mut answers = client.subscribe(ism::subject::replica_all(&replica)).await?;
+        let shared = Arc::new(Shared {
+            client,
+            replica,
+            next_slot: AtomicU64::new(1),
+            waiting: Mutex::default(),
+            unmatched: Mutex::default(),
+        });
+        let requester = Self { shared: shared.clone() };
+        let dispatch = async move {
+            while let Some(message) = answers.next().await {
+                shared.dispatch(message);
+            }
+        };
+        Ok((requester, dispatch))
+    }
+
+    /// Sends a request and waits for one answer of the given type.
+    pub async fn request(
+        &self,
+        subject: String,
+        answer: MessageType,
+        payload: Bytes,
+        headers: Option<HeaderMap>,
+        timeout: Duration,
+    ) -> Result<Message, RequestError> {
+        let deadline = Instant::now() + timeout;
+        self.exchange(subject, answer, payload, headers, 1).await?.next(deadline).await
+    }
+
+    /// Sends a message that several services may answer with the given type, at most `answers_max` of which are kept unread.
+    pub async fn exchange(
+        &self,
+        subject: String,
+        answer: MessageType,
+        payload: Bytes,
+        headers: Option<HeaderMap>,
+        answers_max: usize,
+    ) -> Result<Replies, RequestError> {
+        let shared = &self.shared;
+        let slot = shared.next_slot.fetch_add(1, Ordering::Relaxed);
+        // A futures channel holds its buffer plus one message for each sender.
+        let (sender, receiver) = mpsc::channel(answers_max.saturating_sub(1));
+        {
+            let mut waiting = shared.waiting.lock();
+            if waiting.len() >= PENDING_MAX {
+                return Err(RequestError::Overloaded);
+            }
+            waiting.insert(slot, sender);
+        }
+        let replies = Replies { shared: shared.clone(), slot, receiver };
+        let reply = answer.reply(&shared.replica, slot);
+        let sent = match headers {
+            Some(headers) => shared.client.publish_with_reply_and_headers(subject, reply, headers, payload).await,
+            None => shared.client.publish_with_reply(subject, reply, payload).await,
+        };
+        sent.map_err(|_| RequestError::Overloaded)?;
+        Ok(replies)
+    }
+
+    /// Messages to this replica that answer no waiting request: pushes, and answers that came too late. There is one
+    /// such stream for each replica; asking again takes it over.
+    #[must_use]
+    pub fn unmatched(&self) -> mpsc::Receiver<Message> {
+        let (sender, receiver) = mpsc::channel(UNMATCHED_MAX);
+        *self.shared.unmatched.lock() = Some(sender);
+        receiver
+    }
+}
+
+impl Shared {
+    fn dispatch(&self, message: Message) {
+        let Some(reply) = ism::subject::parse_reply(&message.subject) else { return self.dispatch_unmatched(message) };
+        let slot = reply.slot;
+        let mut waiting = self.waiting.lock();
+        match waiting.get_mut(&slot) {
+            // Answers above the bound are more than the asker wanted.
+            Some(sender) => drop(sender.try_send(message)),
+            None => {
+                drop(waiting);
+                self.dispatch_unmatched(message);
+            }
+        }
+    }
+
+    fn dispatch_unmatched(&self, message: Message) {
+        if let Some(sender) = self.unmatched.lock().as_mut()
+            && sender.try_send(message).is_err_and(|error| error.is_full())
+        {
+            tracing::warn!("a message to this replica was dropped: its reader is behind");
+        }
+    }
+}
+
+/// The answers to one request; dropping it forgets the request.
+pub struct Replies {
+    shared: Arc<Shared>,
+    slot: u64,
+    receiver: mpsc::Receiver<Message>,
+}
+
+impl Replies {
+    /// The next answer before the deadline.
+    pub async fn next(&mut self, deadline: Instant) -> Result<Message, RequestError> {
+        match tokio::time::timeout_at(deadline, self.receiver.next()).await {
+            Err(_) => Err(RequestError::Timeout),
+            Ok(None) => Err(RequestError::Overloaded),
+            Ok(Some(message)) if message.status == Some(StatusCode::NO_RESPONDERS) => Err(RequestError::NoResponders),
+            Ok(Some(message)) => Ok(message),
+        }
+    }
+}
+
+impl Drop for Replies {
+    fn drop(&mut self) {
+        self.shared.waiting.lock().remove(&self.slot);
+    }
+}

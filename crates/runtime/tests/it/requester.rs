@@ -1,0 +1,85 @@
+//! Requests find their answers, and their lack of one.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt as _;
+use ism::subject::Message;
+use runtime::{Context, Platform, RequestError, Service, entry};
+use tokio::time::Instant;
+
+use crate::platform::settings;
+
+const ANSWER: Message = Message { protocol: "test", message_type: "answer" };
+
+struct Asker;
+
+#[derive(serde::Deserialize)]
+struct NoConfig {}
+
+impl Service for Asker {
+    const NAME: &'static str = "asker";
+    type Config = NoConfig;
+
+    async fn start(_config: NoConfig, _context: Context) -> anyhow::Result<()> {
+        Ok(())
+    }
+}
+
+pub(crate) async fn start() -> (testkit::Nats, Platform, Context) {
+    let nats = testkit::nats().await;
+    let mut platform = Platform::start(&settings(&nats, &[]), &[entry::<Asker>()], &["asker"], None).await.unwrap();
+    platform.ready().await.unwrap();
+    let context = platform.services()[0].clone();
+    (nats, platform, context)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_find_their_requests() {
+    let (nats, _platform, context) = start().await;
+    let client = nats.client().await;
+    let mut requests = client.subscribe("echo").await.unwrap();
+    client.flush().await.unwrap();
+    tokio::spawn(async move {
+        while let Some(request) = requests.next().await {
+            client.publish(request.reply.unwrap(), request.payload).await.unwrap();
+        }
+    });
+    let ask = |number: u32| {
+        let requester = context.requester().clone();
+        async move {
+            let payload = Bytes::from(number.to_string());
+            let answer = requester.request("echo".into(), ANSWER, payload.clone(), None, Duration::from_secs(10)).await;
+            assert_eq!(answer.unwrap().payload, payload);
+        }
+    };
+    futures::future::join_all((0..500).map(ask)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_service_is_told_at_once_and_silence_in_time() {
+    let (nats, _platform, context) = start().await;
+    let requester = context.requester();
+    let started = Instant::now();
+    let nobody = requester.request("nobody".into(), ANSWER, Bytes::new(), None, Duration::from_secs(30)).await;
+    assert_eq!(nobody.unwrap_err(), RequestError::NoResponders);
+    assert!(started.elapsed() < Duration::from_secs(10));
+
+    let client = nats.client().await;
+    let _silent = client.subscribe("silent").await.unwrap();
+    client.flush().await.unwrap();
+    let silence = requester.request("silent".into(), ANSWER, Bytes::new(), None, Duration::from_millis(50)).await;
+    assert_eq!(silence.unwrap_err(), RequestError::Timeout);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_answers_nothing_is_unmatched() {
+    let (nats, _platform, context) = start().await;
+    let mut unmatched = context.requester().unmatched();
+    let client = nats.client().await;
+    client.publish(ANSWER.replica(context.replica()), Bytes::from_static(b"push")).await.unwrap();
+    client.publish(ANSWER.reply(context.replica(), 999), Bytes::from_static(b"late")).await.unwrap();
+    let received = async { (unmatched.next().await.unwrap().payload, unmatched.next().await.unwrap().payload) };
+    let (push, late) = tokio::time::timeout(Duration::from_secs(10), received).await.unwrap();
+    assert_eq!((&push[..], &late[..]), (&b"push"[..], &b"late"[..]));
+}

@@ -1,0 +1,2 @@
+CREATE TABLE half (id bigint);
+SELECT 1/0;

@@ -1,0 +1,85 @@
+//! Section `[tekton]`.
+
+use serde::Deserialize;
+
+/// What one answer over NATS may hold: its default limit of 1 MiB less room for names.
+const BLOCK_BYTES_CEILING: usize = 512 * 1024;
+/// What keeps the list of version names in one answer small.
+const APP_VERSIONS_CEILING: i64 = 2_000;
+
+/// The limits of the service.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Applications of one tenant.
+    pub applications_max: i64,
+    /// Versions of one application.
+    pub app_versions_max: i64,
+    /// Bytes of one service's configuration block, as JSON.
+    pub block_bytes_max: usize,
+    /// Bytes of all configuration blocks of one application, as JSON.
+    pub application_config_bytes_max: usize,
+    /// Configuration requests of other services that are answered at once; more wait in the subscription.
+    pub concurrent_requests_max: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            applications_max: 1_000,
+            app_versions_max: 200,
+            block_bytes_max: 256 * 1024,
+            application_config_bytes_max: 4 * 1024 * 1024,
+            concurrent_requests_max: 16,
+        }
+    }
+}
+
+impl Config {
+    /// Faults that the types cannot express, as (key, message).
+    pub(crate) fn faults(&self) -> Vec<(&'static str, String)> {
+        let mut faults = Vec::new();
+        if self.applications_max < 1 {
+            faults.push(("applications_max", "must be at least 1".to_owned()));
+        }
+        if !(1..=APP_VERSIONS_CEILING).contains(&self.app_versions_max) {
+            faults.push(("app_versions_max", format!("must be from 1 to {APP_VERSIONS_CEILING}")));
+        }
+        if !(2..=BLOCK_BYTES_CEILING).contains(&self.block_bytes_max) {
+            faults.push(("block_bytes_max", format!("must be from 2 to {BLOCK_BYTES_CEILING} bytes")));
+        }
+        if self.application_config_bytes_max < self.block_bytes_max {
+            faults.push(("application_config_bytes_max", "must be at least block_bytes_max".to_owned()));
+        }
+        if self.concurrent_requests_max < 1 {
+            faults.push(("concurrent_requests_max", "must be at least 1".to_owned()));
+        }
+        faults
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_in_order_and_each_fault_names_its_key() {
+        assert!(Config::default().faults().is_empty());
+        let wrong = Config {
+            applications_max: 0,
+            app_versions_max: 0,
+            block_bytes_max: 1 << 30,
+            application_config_bytes_max: 1,
+            concurrent_requests_max: 0,
+        };
+        let keys: Vec<_> = wrong.faults().into_iter().map(|(key, _)| key).collect();
+        let all = [
+            "applications_max",
+            "app_versions_max",
+            "block_bytes_max",
+            "application_config_bytes_max",
+            "concurrent_requests_max",
+        ];
+        assert_eq!(keys, all);
+    }
+}

@@ -1,0 +1,179 @@
+//! Applications and their versions.
+
+use chrono::{DateTime, Utc};
+use ids::{AppVersionName, ApplicationName, InvalidId};
+use rand::RngExt as _;
+use serde::{Deserialize, Deserializer, Serialize};
+use utoipa::ToSchema;
+
+const GENERATED_NAME_CHARS: usize = 20;
+const NAME_ALPHABET: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
+const SUFFIX_CHARS_MAX: usize = 64;
+const DISPLAY_NAME_CHARS_MAX: usize = 256;
+const DESCRIPTION_CHARS_MAX: usize = 4_096;
+
+/// An application with its versions.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Application {
+    /// The unique name, made by the platform.
+    pub(crate) name: String,
+    /// The name shown to people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) display_name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) description: Option<String>,
+    pub(crate) created_date: DateTime<Utc>,
+    pub(crate) updated_date: DateTime<Utc>,
+    /// In the order in which they were made.
+    pub(crate) versions: Vec<AppVersion>,
+}
+
+/// A version of an application: what an endpoint's firmware or type speaks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema, sqlx::FromRow)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct AppVersion {
+    /// The unique name, `<application name>-<suffix>`.
+    pub(crate) name: String,
+    /// The name shown to people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) display_name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) description: Option<String>,
+    #[sqlx(rename = "created_at")]
+    pub(crate) created_date: DateTime<Utc>,
+    #[sqlx(rename = "updated_at")]
+    pub(crate) updated_date: DateTime<Utc>,
+}
+
+/// Texts of an application or version that people give it; a field that is absent stays as it is, `null` clears it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Texts {
+    /// Up to 256 characters, no control characters.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<String>)]
+    pub(crate) display_name: Option<Option<String>>,
+    /// Up to 4096 characters.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<String>)]
+    pub(crate) description: Option<Option<String>>,
+}
+
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<String>>, D::Error> {
+    Option::<String>::deserialize(deserializer).map(Some)
+}
+
+/// A text or name breaks its rule.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Invalid {
+    #[error("displayName must have at most {DISPLAY_NAME_CHARS_MAX} characters and no control characters")]
+    DisplayName,
+    #[error(
+        "description must have at most {DESCRIPTION_CHARS_MAX} characters and no control characters but tab and line end"
+    )]
+    Description,
+    #[error("nameSuffix must be 1 to {SUFFIX_CHARS_MAX} characters out of a-z 0-9")]
+    Suffix,
+}
+
+impl Texts {
+    /// Checks lengths and characters.
+    pub(crate) fn check(&self) -> Result<(), Invalid> {
+        let fits = |text: &Option<Option<String>>, max: usize, also: &[char]| {
+            text.iter().flatten().all(|text| {
+                text.chars().count() <= max && !text.chars().any(|c| c.is_control() && !also.contains(&c))
+            })
+        };
+        if !fits(&self.display_name, DISPLAY_NAME_CHARS_MAX, &[]) {
+            return Err(Invalid::DisplayName);
+        }
+        // PostgreSQL cannot store NUL; the other control characters have no place in a text for people either.
+        if !fits(&self.description, DESCRIPTION_CHARS_MAX, &['\n', '\r', '\t']) {
+            return Err(Invalid::Description);
+        }
+        Ok(())
+    }
+}
+
+/// A new application name: 20 random characters, about 103 bits, so that it is unique without asking.
+///
+/// It holds no `-` or `_`: services of the field map both to one character, and names must not collide there.
+pub(crate) fn generate_name() -> Result<ApplicationName, InvalidId> {
+    let mut rng = rand::rng();
+    let name: String = (0..GENERATED_NAME_CHARS)
+        .map(|_| char::from(NAME_ALPHABET[rng.random_range(0..NAME_ALPHABET.len())]))
+        .collect();
+    ApplicationName::parse(&name)
+}
+
+/// What distinguishes a version within its application.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Suffix(String);
+
+impl Suffix {
+    /// Checks the rule `^[a-z0-9]+$` and the length.
+    pub(crate) fn parse(text: &str) -> Result<Self, Invalid> {
+        let valid = text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+        if text.is_empty() || text.len() > SUFFIX_CHARS_MAX || !valid {
+            return Err(Invalid::Suffix);
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    /// The suffix that the platform gives to the n-th version.
+    pub(crate) fn numbered(number: i64) -> Self {
+        Self(format!("v{number}"))
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The full version name.
+    pub(crate) fn version_of(&self, application: &ApplicationName) -> Result<AppVersionName, InvalidId> {
+        AppVersionName::parse(&format!("{application}-{}", self.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn generated_names_are_twenty_lower_case_letters_and_digits() {
+        let name = generate_name().unwrap();
+        assert_eq!(name.as_str().len(), 20);
+        assert!(name.as_str().bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit()));
+        assert_ne!(name, generate_name().unwrap());
+    }
+
+    #[test]
+    fn suffixes_keep_to_their_rule() {
+        assert_eq!(Suffix::parse("v1"), Ok(Suffix("v1".to_owned())));
+        for bad in ["", "V1", "v-1", "v_1", "v.1", "ü", &"a".repeat(65)] {
+            assert_eq!(Suffix::parse(bad), Err(Invalid::Suffix), "{bad:?}");
+        }
+        let application = ApplicationName::parse("abc").unwrap();
+        assert_eq!(Suffix::numbered(7).version_of(&application).unwrap().as_str(), "abc-v7");
+    }
+
+    #[test]
+    fn an_absent_text_differs_from_a_cleared_one() {
+        let texts: Texts = serde_json::from_str(r#"{"displayName": null, "other": 1}"#).unwrap();
+        assert_eq!(texts, Texts { display_name: Some(None), description: None });
+    }
+
+    #[test]
+    fn texts_are_bounded() {
+        let with = |name: &str, description: &str| Texts {
+            display_name: Some(Some(name.to_owned())),
+            description: Some(Some(description.to_owned())),
+        };
+        assert_eq!(with(&"é".repeat(256), "line\nline").check(), Ok(()));
+        assert_eq!(with(&"é".repeat(257), "").check(), Err(Invalid::DisplayName));
+        assert_eq!(with("a\nb", "").check(), Err(Invalid::DisplayName));
+        assert_eq!(with("", "nul \0").check(), Err(Invalid::Description));
+        assert_eq!(with("", &"a".repeat(4_097)).check(), Err(Invalid::Description));
+    }
+}

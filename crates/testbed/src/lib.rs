@@ -1,0 +1,101 @@
+//! Runs services of the platform inside a test, as a process would, on real NATS and PostgreSQL.
+//!
+//! For a development dependency only: whatever goes wrong is a panic that says what was done. Two tenants may call the
+//! REST interfaces: [`ACME`] and [`OTHER`].
+#![expect(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    reason = "in a test a panic is the report: every caller is a test, and nothing here handles data from outside"
+)]
+
+mod nats;
+mod rest;
+
+use std::time::Duration;
+
+use ism::Record;
+use runtime::{Entry, Platform, Settings};
+use testkit::{Database, Nats};
+
+pub use nats::{Events, Responder};
+pub use rest::{Answer, Rest};
+
+/// How long anything may take before a test fails.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A tenant and its API key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tenant {
+    /// The tenant's id.
+    pub id: &'static str,
+    /// An API key that speaks for it.
+    pub api_key: &'static str,
+}
+
+/// The first tenant.
+pub const ACME: Tenant = Tenant { id: "acme", api_key: "key-of-tenant-acme" };
+/// The second tenant.
+pub const OTHER: Tenant = Tenant { id: "other", api_key: "key-of-tenant-other" };
+/// The SHA-256 of the second tenant's key.
+const OTHER_DIGEST: &str = "2ec1dcbd9194ca27939c07d354cf16b2546bb70fbd14a14784cb44de01d4dde9";
+
+/// Running services with a NATS server and a database of their own.
+pub struct Testbed {
+    /// The NATS server.
+    pub nats: Nats,
+    /// A connection to it.
+    pub client: async_nats::Client,
+    /// The database that the services share.
+    pub database: Database,
+    platform: Platform,
+}
+
+impl Testbed {
+    /// Starts services with settings (`section.key`, value) beside those that every test needs, and waits until they
+    /// serve.
+    pub async fn start(entries: &[Entry], settings: &[(&str, &str)]) -> Self {
+        let (nats, database) = tokio::join!(testkit::nats(), testkit::database());
+        let keys = format!("[{{tenant=\"{}\",api_key_sha256=\"{OTHER_DIGEST}\"}}]", OTHER.id);
+        let common = [
+            ("nats.url", nats.url.as_str()),
+            ("postgres.url", database.url.as_str()),
+            ("postgres.max_connections", "4"),
+            ("http.listen", "127.0.0.1:0"),
+            ("http.auth.tenant", ACME.id),
+            ("http.auth.api_key", ACME.api_key),
+            ("http.auth.keys", keys.as_str()),
+        ];
+        let overrides =
+            common.iter().chain(settings).map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        let settings =
+            Settings::from_layers(None, Vec::new(), overrides.collect()).expect("the settings are right");
+        let names: Vec<&'static str> = entries.iter().map(|entry| entry.name).collect();
+        let started = Platform::start(&settings, entries, &names, None).await;
+        let mut platform = started.unwrap_or_else(|error| panic!("the services did not start: {error:#}"));
+        let ready = tokio::time::timeout(PATIENCE, platform.ready()).await;
+        let ready = ready.unwrap_or_else(|_| panic!("the services were not ready within {PATIENCE:?}"));
+        ready.unwrap_or_else(|error| panic!("the services did not start: {error:#}"));
+        let client = nats.client().await;
+        Self { nats, client, database, platform }
+    }
+
+    /// The REST interfaces, called by a tenant.
+    #[must_use]
+    pub fn rest(&self, tenant: Tenant) -> Rest {
+        Rest::new(self.platform.http_address(), tenant.api_key)
+    }
+
+    /// Sends a request record to a service and reads its response record.
+    pub async fn ask<Q: Record, R: Record>(&self, subject: String, request: &Q) -> R {
+        let answer =
+            tokio::time::timeout(PATIENCE, self.client.request(subject.clone(), request.encode())).await;
+        let answer = answer.unwrap_or_else(|_| panic!("{subject} does not answer"));
+        let answer = answer.unwrap_or_else(|error| panic!("{subject}: {error}"));
+        R::decode(&answer.payload).unwrap_or_else(|error| panic!("{} from {subject}: {error}", R::NAME))
+    }
+
+    /// Stops the services; every one must end in time.
+    pub async fn stop(self) {
+        self.platform.stop().await.unwrap_or_else(|error| panic!("the services did not stop: {error:#}"));
+    }
+}

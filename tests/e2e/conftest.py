@@ -1,0 +1,89 @@
+"""Fixtures: a platform started by `bandar up`, and what a test makes in it."""
+
+import json
+import pathlib
+import signal
+import tempfile
+
+import pytest
+
+from devices import V5, V311, Device
+from processes import Hopeless, bandar, eventually, nats_server, spawn
+from rest import Api, request
+
+
+@pytest.fixture(scope="session")
+def workplace():
+    """A directory that PostgreSQL's own user can reach, unlike those of pytest."""
+    with tempfile.TemporaryDirectory(prefix="bandar-e2e-", ignore_cleanup_errors=True) as name:
+        directory = pathlib.Path(name)
+        directory.chmod(0o755)
+        yield directory
+
+
+class Up:
+    """A running `bandar up`."""
+
+    def __init__(self, directory):
+        data, log = directory / "data", directory / "bandar.log"
+        any_port = ["--listen-http", "127.0.0.1:0", "--listen-mqtt", "127.0.0.1:0"]
+        environment = {"BANDAR_NATS_SERVER": nats_server()}
+        self.process = spawn([bandar(), "up", "--data", data, *any_port], log, environment=environment)
+        try:
+            running = eventually("bandar up notes its addresses", lambda: self._running(data), within=90)
+            self.http = running["http"]
+            self.mqtt_port = int(running["mqtt"].rsplit(":", 1)[1])
+            eventually("bandar up is ready", lambda: request("GET", f"{self.http}/ready").status == 200, within=60)
+        except AssertionError as error:
+            self.stop()
+            raise AssertionError(f"{error}\n{log.read_text()[-4000:]}") from error
+        self.data = data
+        self.api = Api(self.http, json.loads((data / "credentials.json").read_text())["apiKey"])
+
+    def _running(self, data):
+        if self.process.poll() is not None:
+            raise Hopeless(f"it ended with {self.process.returncode}")
+        return json.loads((data / "running.json").read_text())
+
+    def stop(self):
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+        return self.process.wait(timeout=60)
+
+
+@pytest.fixture(scope="session")
+def platform(workplace):
+    up = Up(workplace)
+    yield up
+    assert up.stop() == 0, "bandar up must stop cleanly on Ctrl-C"
+
+
+@pytest.fixture(scope="session")
+def application(platform):
+    """An application as it is after its creation, without any settings."""
+    return platform.api.create_application()
+
+
+@pytest.fixture
+def endpoint(application):
+    """An endpoint of this test's own."""
+    return application.create_endpoint()
+
+
+@pytest.fixture
+def device(platform):
+    """Makes connected devices and disconnects them at the end."""
+    devices = []
+
+    def connect(protocol=V311, **options):
+        devices.append(Device(platform.mqtt_port, protocol, **options))
+        return devices[-1]
+
+    yield connect
+    for one in devices:
+        one.__exit__()
+
+
+@pytest.fixture(params=[pytest.param(V311, id="mqtt-3.1.1"), pytest.param(V5, id="mqtt-5")])
+def protocol(request):
+    return request.param
