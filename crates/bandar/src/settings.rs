@@ -1,8 +1,6 @@
 //! What the commands ask of the configuration before any service reads it.
 
-use runtime::{Entry, Fault, Faults, Platform, Settings, telemetry};
-
-use crate::services::{self, Part};
+use runtime::{Fault, Faults, Settings, telemetry};
 
 /// Whether a key, as `section.key`, is set anywhere.
 pub(crate) fn is_set(settings: &Settings, key: &str) -> bool {
@@ -14,16 +12,6 @@ pub(crate) fn is_set(settings: &Settings, key: &str) -> bool {
 /// One fault, found by a command itself.
 pub(crate) fn fault(key: &str, message: impl Into<String>) -> Faults {
     Faults(vec![Fault { key: key.to_owned(), message: message.into(), origin: None }])
-}
-
-/// Reports every fault in what the services and the process would read.
-pub(crate) fn check(settings: &Settings, parts: &[Part]) -> Result<(), Faults> {
-    Platform::check(settings, &entries(parts), &services::names())
-}
-
-/// What the runtime starts.
-pub(crate) fn entries(parts: &[Part]) -> Vec<Entry> {
-    parts.iter().map(|part| part.entry).collect()
 }
 
 /// Installs logs and metrics as configured.

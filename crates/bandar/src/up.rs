@@ -9,7 +9,8 @@ use runtime::{Faults, Platform, Settings};
 use crate::backing::{Backing, Wanted};
 use crate::cli::Up;
 use crate::data::{Credentials, DataDir, Running, Secrets};
-use crate::settings::{check, entries, install_telemetry, is_set};
+use crate::run::until_stopped;
+use crate::settings::{install_telemetry, is_set};
 use crate::{demo, services};
 
 type Overrides = Vec<(String, String)>;
@@ -40,9 +41,14 @@ pub(crate) async fn up(arguments: Up) -> anyhow::Result<()> {
     let ended =
         serve(&arguments, &settings, mqtt, &data, &telemetry, first_start.then_some(&credentials)).await;
     data.withdraw();
-    // Blocks until both have stopped.
-    let stopped =
-        tokio::task::spawn_blocking(move || drop(backing)).await.context("stopping NATS and PostgreSQL");
+    let stopped = tokio::select! {
+        stopped = tokio::task::spawn_blocking(move || drop(backing)) => stopped.context("stopping NATS and PostgreSQL"),
+        _ = runtime::stop_signal() => {
+            // Both are told by the kernel that this process is gone, and stop by themselves.
+            tracing::warn!("left before NATS and PostgreSQL have stopped");
+            std::process::exit(1);
+        }
+    };
     tracing::info!("stopped");
     telemetry.shutdown();
     ended.and(stopped)
@@ -57,16 +63,14 @@ async fn serve(
     telemetry: &Telemetry,
     new: Option<&Credentials>,
 ) -> anyhow::Result<()> {
-    let parts = services::all();
-    let mut platform =
-        Platform::start(settings, &entries(&parts), &services::names(), Some(telemetry.registry())).await?;
+    let names = services::names();
+    let platform = Platform::start(settings, &services::all(), &names, Some(telemetry.registry())).await?;
     let running = Running {
         pid: std::process::id(),
         http: format!("http://{}", from_here(platform.http_address())),
         mqtt: from_here(mqtt).to_string(),
     };
-    let opening = async {
-        platform.ready().await?;
+    until_stopped(platform, async || {
         data.announce(&running)?;
         crate::say(&welcome(&running, data, new))?;
         if arguments.demo {
@@ -74,16 +78,8 @@ async fn serve(
             crate::say(&demo::prepare(&target).await?)?;
         }
         Ok(())
-    };
-    let opened = tokio::select! {
-        opened = opening => opened.map(|()| true),
-        signal = runtime::stop_signal() => signal.map(|()| false),
-    };
-    match opened {
-        Ok(true) => platform.run_until_stopped().await,
-        Ok(false) => platform.stop().await,
-        Err(error) => platform.stop().await.and(Err(error)),
-    }
+    })
+    .await
 }
 
 fn load(arguments: &Up, made: Overrides) -> Result<Settings, Faults> {
@@ -119,7 +115,7 @@ fn check_early(arguments: &Up, given: &Settings) -> Result<(), Faults> {
             overrides.push((text(key), text(url)));
         }
     }
-    check(&load(arguments, overrides)?, &services::all())
+    Platform::check(&load(arguments, overrides)?, &services::all(), &services::names())
 }
 
 /// The settings that the first start made, except those that are given otherwise.

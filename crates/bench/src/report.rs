@@ -123,8 +123,11 @@ impl Report {
         note(totals.failed.values().sum(), "passing failures reported by the platform");
         note(totals.reconnects, "connections lost");
         note(totals.stalls, "connections on which the gateway fell silent");
-        if let Some(error) = totals.first_error.as_ref().filter(|_| !notes.is_empty()) {
-            notes.push(format!("{}: the first error was: {error}", self.profile));
+        for (status, words) in &totals.reasons {
+            notes.push(format!("{}: the first {status} said: {words}", self.profile));
+        }
+        if let Some(reason) = &totals.first_loss {
+            notes.push(format!("{}: the first connection was lost because: {reason}", self.profile));
         }
         notes
     }
@@ -243,12 +246,15 @@ mod tests {
     #[test]
     fn whatever_is_wrong_is_noted() {
         let books = Books { receipts_without_row: 2, ..Books::default() };
-        let totals = Totals { receipts: 5, first_error: Some("no route".into()), ..Totals::default() };
+        let reasons = [(503, "no service answers".to_owned())].into();
+        let totals =
+            Totals { receipts: 5, reasons, first_loss: Some("no route".into()), ..Totals::default() };
         let report = report(books, totals);
         assert!(!report.balanced());
         let table = table(&[report]);
         assert!(table.contains("http: 2 receipts whose data is not stored"), "{table}");
-        assert!(table.contains("the first error was: no route"), "{table}");
+        assert!(table.contains("http: the first 503 said: no service answers"), "{table}");
+        assert!(table.contains("the first connection was lost because: no route"), "{table}");
         assert!(!self::report(Books::default(), Totals::default()).balanced(), "no receipt at all");
         let contradiction = Totals { receipts: 5, contradictions: 1, ..Totals::default() };
         assert!(!self::report(Books::default(), contradiction).balanced());

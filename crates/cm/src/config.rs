@@ -11,8 +11,8 @@ use crate::secret::TokenKey;
 #[derive(Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// The secret under which tokens are hashed: at least 32 random bytes in hex or base64. Required. All replicas need the
-    /// same, for ever: with another key every token is unknown.
+    /// The secret under which tokens are hashed: at least 32 random bytes in hex or base64. Required. All
+    /// replicas need the same, for ever: with another key every token is unknown.
     pub token_key: String,
     /// Tokens of one endpoint that are not revoked.
     pub tokens_per_endpoint_max: i64,

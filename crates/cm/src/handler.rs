@@ -102,8 +102,8 @@ pub(crate) async fn transit(
     }
 }
 
-/// Makes the first token of an endpoint. Asked again for the same endpoint and the same token wished for, the answer is
-/// the same as long as nobody has used the token.
+/// Makes the first token of an endpoint. Asked again for the same endpoint and the same token wished for, the
+/// answer is the same as long as nobody has used the token.
 pub(crate) async fn create(
     registry: Arc<Registry>,
     request: EndpointTokenCreateRequest,

@@ -1,7 +1,8 @@
 //! Endpoint tokens: the secrets by which devices are known.
 //!
-//! It answers the gateway over NATS whose a token is (16/ECAP), makes tokens for the endpoint register and over REST
-//! (`/cm/api/v1`), and tells all services when one has become useless. See the README for tables and keys.
+//! It answers the gateway over NATS whose a token is (16/ECAP), makes tokens for the endpoint register and
+//! over REST (`/cm/api/v1`), and tells all services when one has become useless. See the README for tables
+//! and keys.
 
 mod config;
 mod endpoints;

@@ -34,7 +34,8 @@ impl Registry {
         &self.store
     }
 
-    /// Makes a token for an endpoint: the one wished for, or a random one. See [`Store::create`] for `repeatable`.
+    /// Makes a token for an endpoint: the one wished for, or a random one. See [`Store::create`] for
+    /// `repeatable`.
     pub(crate) async fn create(
         &self,
         owner: &Owner,
@@ -74,7 +75,8 @@ impl Registry {
     ) -> Result<(), Error> {
         let hash = self.key.hash(application, token);
         let before = self.store.transit(application, &hash, target).await?;
-        // Also when it was so already: the asker repeats because it has seen no effect, and the event may have been lost.
+        // Also when it was so already: the asker repeats because it has seen no effect, and the event may
+        // have been lost.
         if !target.is_valid() {
             self.announce_revoked(correlation_id, application, &before).await;
         }

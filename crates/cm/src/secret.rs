@@ -12,8 +12,8 @@ const KEY_BYTES_MIN: usize = 32;
 /// Letters and digits of a generated token: 24 of 62 kinds are 142 bits.
 const GENERATED_CHARS: usize = 24;
 
-/// The key of the hashes under which tokens are stored. Without it nobody who has the database can tell which texts are
-/// tokens; with another one all tokens are unknown.
+/// The key of the hashes under which tokens are stored. Without it nobody who has the database can tell which
+/// texts are tokens; with another one all tokens are unknown.
 #[derive(Clone)]
 pub(crate) struct TokenKey(Hmac<Sha256>);
 

@@ -68,8 +68,8 @@ impl Store {
         Self { pool, tokens_per_endpoint_max }
     }
 
-    /// Keeps a new token. One that the same endpoint has and that was never used is given again when `repeatable`: the
-    /// caller has lost the answer.
+    /// Keeps a new token. One that the same endpoint has and that was never used is given again when
+    /// `repeatable`: the caller has lost the answer.
     pub(crate) async fn create(
         &self,
         owner: &Owner,

@@ -12,8 +12,8 @@ pub struct Config {
     pub metadata_bytes_max: usize,
     /// Metadata keys of one endpoint.
     pub metadata_keys_max: usize,
-    /// How long the registration of an endpoint may wait for its token, in milliseconds. As long, the id of an
-    /// interrupted registration is reserved for it.
+    /// How long the registration of an endpoint may wait for its token, in milliseconds. The id of an
+    /// interrupted registration is reserved 10 seconds longer.
     pub token_timeout_ms: u64,
     /// Requests of other services that are answered at once; more wait in the subscription.
     pub concurrent_requests_max: usize,

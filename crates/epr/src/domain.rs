@@ -34,8 +34,8 @@ pub(crate) struct EndpointVersion {
     pub(crate) registered_date: DateTime<Utc>,
 }
 
-/// An endpoint that has its token: what its maker is told, this once.
-#[derive(Debug, Serialize, ToSchema)]
+/// An endpoint that has its token: what its maker is told, this once. Not `Debug`: it shows the token.
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Registered {
     #[serde(flatten)]
@@ -95,7 +95,8 @@ pub(crate) fn check_metadata(
     Ok(())
 }
 
-/// PostgreSQL's jsonb cannot hold NUL in strings. The depth is bounded by the JSON parser that made the value.
+/// PostgreSQL's jsonb cannot hold NUL in strings. The depth is bounded by the JSON parser that made the
+/// value.
 fn holds_nul(value: &Value) -> bool {
     match value {
         Value::String(text) => text.contains('\0'),

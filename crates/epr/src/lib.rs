@@ -1,7 +1,8 @@
 //! The endpoint register: endpoints, the digital twins of devices.
 //!
-//! It answers REST (`/epr/api/v1`), answers other services over NATS where an endpoint belongs, has `cm` make the first
-//! token of each new endpoint, and tells all services of it (9/ELCE). See the README for tables and keys.
+//! It answers REST (`/epr/api/v1`), answers other services over NATS where an endpoint belongs, has `cm` make
+//! the first token of each new endpoint, and tells all services of it (9/ELCE). See the README for tables and
+//! keys.
 
 mod config;
 mod domain;

@@ -2,15 +2,15 @@
 //!
 //! The steps, and what an interruption after each leaves behind:
 //!
-//! 1. The id is reserved: a row that nobody sees. The same id may be registered again, for the same tenant and
-//!    application, once the reservation's time is over; for anybody else the id is taken.
-//! 2. `cm` makes the token. As above; a generated token that nobody was told is worthless, and a token wished for is
-//!    given to the same endpoint again.
+//! 1. The id is reserved: a row that nobody sees. The same id may be registered again, for the same tenant
+//!    and application, once the reservation's time is over; for anybody else the id is taken.
+//! 2. `cm` makes the token. As above; a generated token that nobody was told is worthless, and a token wished
+//!    for is given to the same endpoint again.
 //! 3. The row becomes the endpoint. From here on the same request is refused with 409.
 //! 4. 9/ELCE `registered` goes out. It may be lost (broadcasts are), never sent too early.
 //!
-//! When it is certain that no token leads to the id, the row is deleted. When it is not, the reservation stays, but its
-//! time is over at once.
+//! When it is certain that no token leads to the id, the row is deleted. When it is not, the reservation
+//! stays, but its time is over at once.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -65,9 +65,9 @@ impl Store {
 
     /// Reserves the id of an endpoint for its registration.
     ///
-    /// A reservation that was never confirmed (the process died, or no token came) and whose time is over may be taken
-    /// over, but only for the same tenant and application: a token for it may have been made, and it must not lead to
-    /// another's endpoint.
+    /// A reservation that was never confirmed (the process died, or no token came) and whose time is over may
+    /// be taken over, but only for the same tenant and application: a token for it may have been made, and it
+    /// must not lead to another's endpoint.
     pub(crate) async fn reserve(
         &self,
         tenant: &TenantId,

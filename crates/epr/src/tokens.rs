@@ -13,7 +13,8 @@ use crate::domain::NewEndpoint;
 /// The service instance that makes tokens.
 const PROVIDER: &str = "cm";
 const RETRY_DELAY: Duration = Duration::from_millis(100);
-/// A request whose answer got lost is repeated after this part of the time, where a repetition makes no second token.
+/// A request whose answer got lost is repeated after this part of the time, where a repetition makes no
+/// second token.
 const ATTEMPTS: u32 = 3;
 
 /// A token as `cm` made it.
@@ -50,8 +51,8 @@ impl Tokens {
 
     /// A token for an endpoint: the one wished for, or a new one.
     ///
-    /// While no replica of `cm` is there, this tries again until the time is over. A lost answer is asked for again
-    /// only for a token wished for: `cm` gives that to the same endpoint as often as asked.
+    /// While no replica of `cm` is there, this tries again until the time is over. A lost answer is asked for
+    /// again only for a token wished for: `cm` gives that to the same endpoint as often as asked.
     pub(crate) async fn create(
         &self,
         correlation_id: &str,

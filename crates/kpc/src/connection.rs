@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use ids::{AppVersionName, EndpointId};
 use kp1::TopicFilter;
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::config::Limits;
@@ -35,6 +36,8 @@ pub(crate) struct Connection {
     pub(crate) since_ms: i64,
     /// How many messages it may send.
     pub(crate) rate: Rate,
+    /// How many of its messages may be worked on at once.
+    pub(crate) in_flight: Semaphore,
     pub(crate) address: Option<IpAddr>,
     worker: Arc<Worker>,
     limits: Arc<Limits>,
@@ -99,6 +102,7 @@ impl Connection {
             since: Instant::now(),
             since_ms: runtime::now_ms(),
             rate: Rate::new(limits.messages_per_second_per_connection),
+            in_flight: Semaphore::new(limits.in_flight_per_connection.into()),
             address: newcomer.address,
             worker: newcomer.worker,
             limits,

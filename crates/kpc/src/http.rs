@@ -9,6 +9,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
 use bytes::Bytes;
+use http_body_util::LengthLimitError;
 use ids::CorrelationId;
 use kp1::{RequestPath, percent_decode};
 use tokio::time::Instant;
@@ -124,7 +125,7 @@ async fn read(headers: &HeaderMap, body: Body, max: usize) -> Result<Bytes, Fail
     }
     to_bytes(body, max).await.map_err(|error| {
         let is_limit =
-            std::error::Error::source(&error).is_some_and(|source| source.to_string().contains("limit"));
+            std::error::Error::source(&error).is_some_and(|source| source.is::<LengthLimitError>());
         if is_limit {
             Failure::refused(413, format!("the payload may be {max} bytes; send less at once"))
         } else {

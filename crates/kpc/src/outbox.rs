@@ -13,6 +13,7 @@ use tokio::sync::{Notify, oneshot};
 use crate::connection::ConnectionId;
 
 /// MQTT's quality of service.
+#[expect(clippy::enum_variant_names, reason = "the names are MQTT's")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Qos {
     AtMostOnce,

@@ -54,10 +54,10 @@ impl Registry {
     }
 
     fn put(&self, key: &str, value: &[u8]) {
-        if let Some((name, registration)) = read(key, value) {
-            if let Some(extensions) = &mut *self.extensions.write() {
-                extensions.insert(name, registration);
-            }
+        if let Some((name, registration)) = read(key, value)
+            && let Some(extensions) = &mut *self.extensions.write()
+        {
+            extensions.insert(name, registration);
         }
     }
 

@@ -340,3 +340,48 @@ impl CorrelationIds {
             .unwrap_or_else(|_| unreachable!("hexadecimal digits and a dash are printable"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn persistence(after_doubt: bool) -> Persistence {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        Persistence { deadline, attempt: Duration::from_secs(1), after_doubt }
+    }
+
+    #[test]
+    fn only_passing_failures_are_repeated_and_over_http_only_those_that_reached_nobody() {
+        let (nobody, doubt) = (Failure::passing(503, ""), Failure::passing(504, ""));
+        assert!(persistence(true).repeats(&nobody) && persistence(true).repeats(&doubt));
+        assert!(persistence(false).repeats(&nobody) && !persistence(false).repeats(&doubt));
+        assert!(!persistence(true).repeats(&Failure::refused(503, "")));
+    }
+
+    #[tokio::test]
+    async fn attempts_end_before_the_deadline_with_the_last_failure() {
+        let deadline = Instant::now() + Duration::from_millis(500);
+        let mut attempts = Attempts::new(Persistence { deadline, ..persistence(true) });
+        let mut count = 0;
+        let last = loop {
+            match attempts.after(Failure::passing(503, "again")).await {
+                Ok(()) => count += 1,
+                Err(last) => break last,
+            }
+        };
+        assert_eq!((count, last.reason.as_ref()), (2, "again"));
+        assert!(Instant::now() < deadline);
+    }
+
+    #[test]
+    fn a_status_that_is_none_becomes_500() {
+        assert_eq!([200, 404, 0, -1, 99, 1_000, 70_000].map(status), [200, 404, 500, 500, 500, 500, 500]);
+    }
+
+    #[test]
+    fn correlation_ids_differ() {
+        let (one, two) = (CorrelationIds::new(), CorrelationIds::new());
+        assert_ne!(one.next(), one.next());
+        assert_ne!(one.next().as_str().split('-').next(), two.next().as_str().split('-').next());
+    }
+}

@@ -97,6 +97,16 @@ impl Gateway {
         now: Instant,
     ) -> Ending {
         let persistence = self.persistence(publication.expiry);
+        let turn = async {
+            match from {
+                Some(connection) => connection.in_flight.acquire().await.ok(),
+                None => None,
+            }
+        };
+        let Ok(_turn) = tokio::time::timeout_at(persistence.deadline, turn).await else {
+            let reason = "earlier messages of the connection are not answered yet; send more slowly";
+            return Ending { route: None, result: Err(Failure::passing(504, reason)) };
+        };
         let route = match self.admit(from, publication, correlation_id, persistence, now).await {
             Ok(route) => route,
             Err(failure) => return Ending { route: None, result: Err(failure) },
@@ -267,7 +277,7 @@ fn log(
         }
         Verdict::Undelivered(Failure { status, reason, .. }) => {
             let qos = publication.qos;
-            tracing::warn!(%correlation_id, client_id, ?qos, status, %reason, "a message was not delivered");
+            tracing::debug!(%correlation_id, client_id, ?qos, status, %reason, "a message was not delivered");
         }
     }
 }
@@ -290,5 +300,43 @@ fn extension_data(route: &Route, failure: &Failure, correlation_id: &Correlation
         payload: None,
         status_code: failure.status.into(),
         reason_phrase: Some(failure.reason.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(
+        status_code: i32,
+        payload: Option<&'static str>,
+        reason: Option<&str>,
+    ) -> Result<Answer, Failure> {
+        let data = ExtensionData {
+            status_code,
+            payload: payload.map(Bytes::from),
+            reason_phrase: reason.map(str::to_owned),
+            ..ExtensionData::default()
+        };
+        Ok(Answer { data, bytes: Bytes::new() })
+    }
+
+    #[test]
+    fn a_success_has_the_extensions_payload_and_an_error_the_body_of_1kp() {
+        let response = Response::of(&answer(304, Some("x"), None));
+        assert_eq!((response.outcome, response.payload), (Outcome::Status, Bytes::from("x")));
+        let response = Response::of(&answer(409, Some("ignored"), Some("busy")));
+        assert_eq!(response.outcome, Outcome::Error);
+        assert_eq!(response.payload, r#"{"statusCode":409,"reasonPhrase":"busy"}"#);
+    }
+
+    #[test]
+    fn the_verdict_tells_whose_fault_it_is() {
+        assert!(matches!(verdict(&answer(200, None, None)), Verdict::Taken));
+        assert!(
+            matches!(verdict(&answer(409, None, Some("busy"))), Verdict::Refused(failure) if failure.reason == "busy")
+        );
+        assert!(matches!(verdict(&Err(Failure::refused(401, ""))), Verdict::Refused(_)));
+        assert!(matches!(verdict(&Err(Failure::passing(503, ""))), Verdict::Undelivered(_)));
     }
 }

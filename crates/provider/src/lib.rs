@@ -1,8 +1,8 @@
 //! Answers the requests that other services send to this one over NATS (3/ISM targeted messages).
 //!
-//! A provider is a function from a request record to a response record. Around it, [`serve`] shares the subject with
-//! the other replicas, bounds how many requests run at once, drops what has expired, carries the trace and the
-//! correlation id, counts, and finishes what it has begun when the service stops.
+//! A provider is a function from a request record to a response record. Around it, [`serve`] shares the
+//! subject with the other replicas, bounds how many requests run at once, drops what has expired, carries the
+//! trace and the correlation id, counts, and finishes what it has begun when the service stops.
 
 mod metrics;
 
@@ -34,8 +34,9 @@ pub struct Provider {
 
 /// Answers requests for as long as the service runs. Returns once the subscription is made.
 ///
-/// The handler puts every failure into its response: a request that gets none looks as if no service were there. It
-/// is dropped when the request's deadline passes, so it must leave nothing half-done where it can wait.
+/// The handler puts every failure into its response: a request that gets none looks as if no service were
+/// there. It is dropped when the request's deadline passes, so it must leave nothing half-done where it can
+/// wait.
 ///
 /// # Errors
 /// When NATS refuses the subscription.

@@ -26,6 +26,8 @@ const KEPT_MAX: usize = 10_000;
 const FRESH: Duration = Duration::from_secs(60);
 /// A name that does not exist is asked for again after this time.
 const UNKNOWN_FRESH: Duration = Duration::from_secs(2);
+/// After a failure to ask, what is known serves this long before somebody asks again.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// An application, as one service sees it.
@@ -139,12 +141,14 @@ impl<K: Eq + std::hash::Hash + Clone, T> Register<K, T> {
             }
             _refreshing = Some(Refreshing(&kept.refreshing));
         }
-        let value = match (ask.await, kept.as_ref().and_then(|kept| kept.value.clone())) {
-            (Ok(value), _) => value.map(Arc::new),
-            (Err(_), Some(stale)) => return Ok(stale),
+        let (value, fresh) = match (ask.await, kept.as_ref().and_then(|kept| kept.value.clone())) {
+            (Ok(Some(value)), _) => (Some(Arc::new(value)), FRESH),
+            (Ok(None), _) => (None, UNKNOWN_FRESH),
+            // Nobody can be asked: what is known serves on, and not each message waits to learn the same.
+            (Err(_), Some(stale)) => (Some(stale), RETRY_AFTER),
             (Err(error), None) => return Err(error),
         };
-        let until = Instant::now() + if value.is_some() { FRESH } else { UNKNOWN_FRESH };
+        let until = Instant::now() + fresh;
         let kept = Arc::new(Kept { value, until, stale: AtomicBool::new(false), refreshing: AtomicBool::new(false) });
         self.kept.insert(key.clone(), kept.clone());
         kept.answer()

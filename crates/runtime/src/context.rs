@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use async_nats::Client;
@@ -14,6 +15,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::{Requester, Subscription};
+
+/// While NATS is away, nothing comes back; then the question is put again.
+const ROUND_TRIP_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A service's connections, tasks and end. Cheap to clone.
 #[derive(Clone)]
@@ -91,7 +95,18 @@ impl Context {
             None => client.subscribe(subject.clone()).await,
         };
         let subscriber = subscriber.with_context(|| format!("subscribing to {subject}"))?;
+        // Whoever subscribes says soon after that it is ready: the server must know of the subscription by then.
+        self.settled().await?;
         Ok(Subscription::new(subscriber, self.shared.stopping.clone()))
+    }
+
+    /// Waits until NATS has taken in all subscriptions so far.
+    pub(crate) async fn settled(&self) -> anyhow::Result<()> {
+        let settled = async { while self.shared.requester.round_trip(ROUND_TRIP_TIMEOUT).await.is_err() {} };
+        tokio::select! {
+            () = settled => Ok(()),
+            () = self.shared.stopping.cancelled() => anyhow::bail!("stopped while waiting for NATS"),
+        }
     }
 
     /// Spawns a task that must live as long as the service. If it ends before, well or badly, the process stops with

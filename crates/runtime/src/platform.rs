@@ -128,7 +128,13 @@ impl Platform {
     /// Starts one service beside the others: each waits by itself for what it needs.
     fn start_service(&self, context: &Context, starter: Starter, fatal: &mpsc::Sender<anyhow::Error>) {
         let (service, fatal) = (context.clone(), fatal.clone());
-        let starting = tokio::spawn(starter(context.clone()));
+        let starting = {
+            let context = context.clone();
+            tokio::spawn(async move {
+                context.settled().await?;
+                starter(context).await
+            })
+        };
         context.task(async move {
             let error = match starting.await {
                 Ok(Ok(())) => {

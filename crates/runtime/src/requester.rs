@@ -23,6 +23,9 @@ const PENDING_MAX: usize = 65_536;
 /// Messages to this replica that answer no waiting request and that a holder of [`Requester::unmatched`] has not read.
 const UNMATCHED_MAX: usize = 1_024;
 
+/// A message of a replica to itself.
+const ROUND_TRIP: MessageType = MessageType { protocol: "runtime", message_type: "round-trip" };
+
 /// Why a request got no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RequestError {
@@ -115,6 +118,20 @@ impl Requester {
         };
         sent.map_err(|_| RequestError::Overloaded)?;
         Ok(replies)
+    }
+
+    /// Waits until the server has taken in all that was sent before on this connection, subscriptions too: it takes
+    /// things in their order, so when a message to ourselves is back, what went before it is done. (The client's own
+    /// `flush` only writes.)
+    pub(crate) async fn round_trip(&self, timeout: Duration) -> Result<(), RequestError> {
+        let shared = &self.shared;
+        let slot = shared.next_slot.fetch_add(1, Ordering::Relaxed);
+        let (sender, receiver) = mpsc::channel(0);
+        shared.waiting.lock().insert(slot, sender);
+        let mut back = Replies { shared: shared.clone(), slot, receiver };
+        let subject = ROUND_TRIP.reply(&shared.replica, slot);
+        shared.client.publish(subject, Bytes::new()).await.map_err(|_| RequestError::Overloaded)?;
+        back.next(Instant::now() + timeout).await.map(drop)
     }
 
     /// Messages to this replica that answer no waiting request: pushes, and answers that came too late. There is one

@@ -1,9 +1,9 @@
 //! The JSON form of service configuration (Kaa's shape), and the blocks that it is made of.
 //!
-//! Outside, the configuration of an application is one document: service instance name →
-//! `{"kaa": {"applications": {"<application>": block}}}`, where the block may hold `versions.<version>` → block.
-//! Key paths may be written with dots (`"kaa.applications.<application>"`). Inside, each block stands on its own under
-//! a [`Level`] of its service instance.
+//! Outside, the configuration of an application is one document: service instance name → `{"kaa":
+//! {"applications": {"<application>": block}}}`, where the block may hold `versions.<version>` → block. Key
+//! paths may be written with dots (`"kaa.applications.<application>"`). Inside, each block stands on its own
+//! under a [`Level`] of its service instance.
 
 use std::collections::BTreeMap;
 
@@ -54,7 +54,8 @@ pub(crate) struct Scope {
 }
 
 impl Scope {
-    /// Whether blocks of this level belong to the resource: the application's resource holds its versions too.
+    /// Whether blocks of this level belong to the resource: the application's resource holds its versions
+    /// too.
     pub(crate) fn covers(&self, level: &Level) -> bool {
         self.level == Level::Application || self.level == *level
     }
@@ -64,8 +65,8 @@ impl Scope {
         self.split(self.nodes(body)?, versions)
     }
 
-    /// The blocks after a JSON merge patch (RFC 7396) to those of the named service instances. The body is a document,
-    /// or, for a single instance, what that document would hold for it.
+    /// The blocks after a JSON merge patch (RFC 7396) to those of the named service instances. The body is a
+    /// document, or, for a single instance, what that document would hold for it.
     pub(crate) fn patch(
         &self,
         blocks: Blocks,
@@ -132,7 +133,8 @@ impl Scope {
                 _ => return Err(not_a_block(self.application.as_str())),
             };
             let versions = block.remove(VERSIONS);
-            // Beside version-level blocks an empty block is no block: it is what remains when they are taken out.
+            // Beside version-level blocks an empty block is no block: it is what remains when they are taken
+            // out.
             if versions.is_none() || !block.is_empty() {
                 blocks.insert((instance.clone(), Level::Application), block);
             }
@@ -159,8 +161,8 @@ impl Scope {
     }
 }
 
-/// Follows a path through objects whose keys may join several of its parts by dots, and that hold nothing beside it.
-/// An empty object or `null` on the way stands for nothing at its end.
+/// Follows a path through objects whose keys may join several of its parts by dots, and that hold nothing
+/// beside it. An empty object or `null` on the way stands for nothing at its end.
 fn descend(tree: Value, path: &[&str]) -> Option<Value> {
     if path.is_empty() || tree.is_null() {
         return Some(tree);

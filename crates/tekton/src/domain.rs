@@ -46,7 +46,8 @@ pub(crate) struct AppVersion {
     pub(crate) updated_date: DateTime<Utc>,
 }
 
-/// Texts of an application or version that people give it; a field that is absent stays as it is, `null` clears it.
+/// Texts of an application or version that people give it; a field that is absent stays as it is, `null`
+/// clears it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Texts {
@@ -88,7 +89,8 @@ impl Texts {
         if !fits(&self.display_name, DISPLAY_NAME_CHARS_MAX, &[]) {
             return Err(Invalid::DisplayName);
         }
-        // PostgreSQL cannot store NUL; the other control characters have no place in a text for people either.
+        // PostgreSQL cannot store NUL; the other control characters have no place in a text for people
+        // either.
         if !fits(&self.description, DESCRIPTION_CHARS_MAX, &['\n', '\r', '\t']) {
             return Err(Invalid::Description);
         }

@@ -1,7 +1,7 @@
 //! 17/SCMP: tells other services that configuration has changed.
 //!
-//! Events go out after the commit. One that is lost (a crash between the two, NATS away) leaves a reader with what it
-//! has until that is too old; readers ask again after a minute.
+//! Events go out after the commit. One that is lost (a crash between the two, NATS away) leaves a reader with
+//! what it has until that is too old; readers ask again after a minute.
 
 use std::collections::BTreeSet;
 

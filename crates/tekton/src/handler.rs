@@ -25,7 +25,8 @@ impl From<Error> for Refusal {
     }
 }
 
-/// Answers one request: 200 with tenant, application, version names and the asking instance's block, 400, 404 or 503.
+/// Answers one request: 200 with tenant, application, version names and the asking instance's block, 400, 404
+/// or 503.
 pub(crate) async fn answer(store: &Store, request: ConfigurationRequest) -> ConfigurationResponse {
     let found = find(store, &request).await;
     let response = ConfigurationResponse {

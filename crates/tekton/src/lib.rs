@@ -1,7 +1,8 @@
 //! Tekton: applications, their versions, and the configuration of services for them.
 //!
-//! It answers REST (`/tekton/api/v1`), answers other services over NATS whose an application or version is and what is
-//! configured for it, and tells them when that changes (17/SCMP). See the README for tables and keys.
+//! It answers REST (`/tekton/api/v1`), answers other services over NATS whose an application or version is
+//! and what is configured for it, and tells them when that changes (17/SCMP). See the README for tables and
+//! keys.
 
 mod config;
 mod document;

@@ -1,4 +1,5 @@
-//! The service's tables. Everything here is scoped to a tenant, except what other services ask for by a unique name.
+//! The service's tables. Everything here is scoped to a tenant, except what other services ask for by a
+//! unique name.
 
 mod applications;
 mod configs;

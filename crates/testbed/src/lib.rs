@@ -1,7 +1,7 @@
 //! Runs services of the platform inside a test, as a process would, on real NATS and PostgreSQL.
 //!
-//! For a development dependency only: whatever goes wrong is a panic that says what was done. Two tenants may call the
-//! REST interfaces: [`ACME`] and [`OTHER`].
+//! For a development dependency only: whatever goes wrong is a panic that says what was done. Two tenants may
+//! call the REST interfaces: [`ACME`] and [`OTHER`].
 #![expect(
     clippy::expect_used,
     clippy::unwrap_used,
@@ -51,8 +51,8 @@ pub struct Testbed {
 }
 
 impl Testbed {
-    /// Starts services with settings (`section.key`, value) beside those that every test needs, and waits until they
-    /// serve.
+    /// Starts services with settings (`section.key`, value) beside those that every test needs, and waits
+    /// until they serve.
     pub async fn start(entries: &[Entry], settings: &[(&str, &str)]) -> Self {
         let (nats, database) = tokio::join!(testkit::nats(), testkit::database());
         let keys = format!("[{{tenant=\"{}\",api_key_sha256=\"{OTHER_DIGEST}\"}}]", OTHER.id);

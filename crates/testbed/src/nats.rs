@@ -33,8 +33,8 @@ impl Events {
     }
 }
 
-/// Subscribes and waits until the server knows: it handles what a connection sends in order, so once a message of this
-/// connection has come back, the subscription before it stands.
+/// Subscribes and waits until the server knows: it handles what a connection sends in order, so once a
+/// message of this connection has come back, the subscription before it stands.
 async fn subscribe(client: &Client, subject: String) -> Subscriber {
     let subscriber = client.subscribe(subject).await.expect("NATS takes the subscription");
     let inbox = client.new_inbox();

@@ -76,7 +76,8 @@ impl Postgres {
             }
             text
         });
-        let url = format!("postgres://{USER}:{}@localhost:{}/{DATABASE}?host={socket}", self.password, self.port);
+        let url =
+            format!("postgres://{USER}:{}@localhost:{}/{DATABASE}?host={socket}", self.password, self.port);
         [("postgres.url", url)]
     }
 }

@@ -53,7 +53,8 @@ pub(crate) fn postgres(wanted: Option<u32>) -> anyhow::Result<Postgres> {
         None => {
             let versions = std::fs::read_dir(POSTGRES_VERSIONS).into_iter().flatten().flatten();
             let debian = versions.map(|version| version.path().join("bin"));
-            debian.chain(std::env::split_paths(&search_path())).collect()
+            // The last of the same version is taken, and the search path may hold mere wrappers.
+            std::env::split_paths(&search_path()).chain(debian).collect()
         }
     };
     let mut found = Vec::new();
@@ -77,7 +78,7 @@ fn choose(mut found: Vec<Postgres>, wanted: Option<u32>) -> anyhow::Result<Postg
         "name its directory in {POSTGRES_VARIABLE}, or set DATABASE_URL to use a server that runs already"
     );
     if let Some(wanted) = wanted {
-        let same = found.into_iter().find(|postgres| postgres.major == wanted);
+        let same = found.into_iter().rfind(|postgres| postgres.major == wanted);
         return same.with_context(|| {
             format!(
                 "the data was made by PostgreSQL {wanted}, found were: {}. Install the package postgresql-{wanted}, {elsewhere}",

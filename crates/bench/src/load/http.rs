@@ -58,7 +58,7 @@ async fn post_until_settled(
         match post(load, device, connection, payload).await {
             Ok(Answer { status: 200, .. }) => return load.note_receipt(device, sent),
             Ok(Answer { status, body }) => {
-                load.note_error(|| format!("{status} {}", String::from_utf8_lossy(&body)));
+                load.note_reason(status, &body);
                 if status < 500 && status != 429 {
                     return load.note_refusal(status);
                 }

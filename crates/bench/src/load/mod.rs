@@ -96,8 +96,11 @@ pub(crate) struct Totals {
     pub(crate) stalls: u64,
     /// Messages that got a positive receipt and an error: the receipt does not count.
     pub(crate) contradictions: u64,
+    /// The first words that came with each status.
+    pub(crate) reasons: BTreeMap<u16, String>,
+    /// Why the first lost connection was lost.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) first_error: Option<String>,
+    pub(crate) first_loss: Option<String>,
 }
 
 /// What the devices of a load share.
@@ -175,6 +178,12 @@ impl Load {
         *self.totals.borrow_mut().failed.entry(status).or_default() += 1;
     }
 
+    /// Keeps the first words of each status: they are what one wants to know when anything went wrong.
+    fn note_reason(&self, status: u16, words: &[u8]) {
+        let mut totals = self.totals.borrow_mut();
+        totals.reasons.entry(status).or_insert_with(|| String::from_utf8_lossy(words).into_owned());
+    }
+
     fn note_contradiction(&self, device: &Device, number: u32) {
         if device.log.borrow_mut().receipts.remove(number) {
             let mut totals = self.totals.borrow_mut();
@@ -184,16 +193,9 @@ impl Load {
     }
 
     fn note_lost_connection(&self, error: &anyhow::Error) {
-        self.totals.borrow_mut().reconnects += 1;
-        self.note_error(|| format!("{error:#}"));
-    }
-
-    /// Keeps the first error's text: it is what one wants to know when anything went wrong.
-    fn note_error(&self, text: impl FnOnce() -> String) {
         let mut totals = self.totals.borrow_mut();
-        if totals.first_error.is_none() {
-            totals.first_error = Some(text());
-        }
+        totals.reconnects += 1;
+        totals.first_loss.get_or_insert_with(|| format!("{error:#}"));
     }
 }
 

@@ -197,7 +197,7 @@ impl Session {
 
     fn error(&mut self, number: u32, payload: &[u8]) {
         let status = serde_json::from_slice(payload).map_or(0, |body: ErrorBody| body.status_code);
-        self.load.note_error(|| String::from_utf8_lossy(payload).into_owned());
+        self.load.note_reason(status, payload);
         match self.in_flight.iter_mut().find(|sent| sent.number == number) {
             Some(sent) => {
                 sent.error = Some(status);

@@ -131,7 +131,7 @@ async fn every_message_gets_its_receipt() {
     let (outcome, seen) = outcome(300, |_| Answer::Receipt).await;
     let totals = &outcome.totals;
     assert_eq!((totals.sent, totals.receipts, totals.status_responses), (300, 300, 300), "{totals:?}");
-    assert_eq!((totals.reconnects, totals.first_error.as_deref()), (0, None));
+    assert_eq!((totals.reconnects, totals.reasons.len()), (0, 0));
     assert!((1..=300).contains(&outcome.measured.receipts), "some came before the measurement began");
     assert!(outcome.measured.latencies.max_ms() > 0.0);
     assert_eq!(outcome.devices[0].log.borrow().receipts.len(), 300);
@@ -154,6 +154,7 @@ async fn what_was_not_acknowledged_is_sent_again_as_it_was() {
         "{totals:?}"
     );
     assert_eq!(totals.failed, [(503, 1)].into());
+    assert_eq!(totals.first_loss.as_deref(), Some("the gateway closed the connection"));
     let copies: Vec<_> = seen.iter().filter(|message| message.number == 4).collect();
     assert_eq!(copies.len(), 2);
     assert_eq!(copies[0].payload, copies[1].payload, "same timestamp, same values");
@@ -172,5 +173,5 @@ async fn an_error_is_no_receipt_whether_it_comes_before_the_acknowledgement_or_a
     assert_eq!((totals.sent, totals.receipts, totals.contradictions), (6, 4, 1), "{totals:?}");
     assert_eq!(totals.refused, [(400, 1)].into());
     assert_eq!(outcome.devices[0].log.borrow().receipts.iter().collect::<Vec<_>>(), [0, 2, 4, 5]);
-    assert!(totals.first_error.as_deref().unwrap().contains("because"));
+    assert!(totals.reasons[&400].contains("because"));
 }

@@ -94,7 +94,8 @@ pub(super) async fn list(
     let store = api.registry.store();
     let (total_elements, content) =
         store.tokens(&caller.tenant, &endpoint_id, &filter, page.offset.into(), page.limit.into()).await?;
-    // An endpoint that has tokens exists; of others the register is asked, so that a wrong id is no empty list.
+    // An endpoint that has tokens exists; of others the register is asked, so that a wrong id is no empty
+    // list.
     if total_elements == 0 && !store.knows(&caller.tenant, &endpoint_id).await? {
         api.endpoints.application_of(caller.correlation_id.as_str(), &caller.tenant, &endpoint_id).await?;
     }

@@ -170,6 +170,20 @@ async fn many_validations_run_at_once() {
 }
 
 #[tokio::test]
+async fn a_database_that_was_away_is_used_again() {
+    let bed = start(&[]).await;
+    create(&bed, &creation("app", "e", Some("wish"))).await;
+    bed.database.terminate_connections().await;
+    let recovered = async || {
+        let code = validate(&bed, "app", "wish").await.status_code;
+        assert!([200, 503].contains(&code), "{code}");
+        (code == 200).then_some(())
+    };
+    testkit::eventually("a valid answer", testbed::PATIENCE, recovered).await;
+    bed.stop().await;
+}
+
+#[tokio::test]
 async fn expired_and_unreadable_requests_get_no_answer_and_do_no_harm() {
     let bed = start(&[]).await;
     let subject = CREATE_REQUEST.service(&instance());

@@ -143,3 +143,19 @@ async fn the_database_does_not_know_the_tokens() {
     }
     bed.stop().await;
 }
+
+#[tokio::test]
+async fn each_interface_describes_itself() {
+    let bed = start(&[]).await;
+    for (service, path, method) in [
+        ("tekton", "/tekton/api/v1/applications/{appName}/app-versions", "post"),
+        ("tekton", "/tekton/api/v1/app-configs/applications/{appName}", "patch"),
+        ("epr", "/epr/api/v1/endpoints", "post"),
+        ("cm", "/cm/api/v1/endpoints/{endpointId}/tokens", "post"),
+    ] {
+        let document = bed.rest(ACME).get(&format!("/{service}/api/v1/openapi.json")).await.expect(200);
+        let operation = &document["paths"][path][method];
+        assert!(operation["requestBody"]["content"]["application/json"].is_object(), "{path} {operation}");
+    }
+    bed.stop().await;
+}

@@ -5,7 +5,6 @@
 
 use bytes::Bytes;
 use dcx::Dcx;
-use futures::StreamExt as _;
 use ism::config::CONFIGURATION_REQUEST;
 use ism::dstp::DATA_SAMPLES_RECEIVED;
 use ism::esp::CLIENT_DATA;
@@ -15,41 +14,39 @@ use ism::{
 };
 use runtime::{Platform, Settings, entry, now_ms};
 use serde_json::{Value, json};
+use testbed::Responder;
+use tokio::sync::mpsc;
 
 /// The application register, as far as dcx asks it: one version, `demo-v1`.
-async fn tekton(client: async_nats::Client, block: Value) {
-    let mut requests = client.subscribe(CONFIGURATION_REQUEST.at("tekton")).await.unwrap();
-    client.flush().await.unwrap();
-    tokio::spawn(async move {
-        while let Some(message) = requests.next().await {
-            let request = ConfigurationRequest::decode(&message.payload).unwrap();
-            let known = request.app_version_name.as_deref() == Some("demo-v1");
-            let response = ConfigurationResponse {
-                correlation_id: request.correlation_id,
-                timestamp: now_ms(),
-                timeout: 0,
-                tenant_id: known.then(|| "acme".to_owned()),
-                app_name: known.then(|| "demo".to_owned()),
-                app_version_names: vec![],
-                config: known.then(|| Bytes::from(block.to_string())),
-                status_code: if known { 200 } else { 404 },
-                reason_phrase: None,
-            };
-            client.publish(message.reply.unwrap(), response.encode()).await.unwrap();
-        }
-    });
+async fn tekton(client: &async_nats::Client, block: Value) -> Responder {
+    let answer = move |request: ConfigurationRequest| {
+        let known = request.app_version_name.as_deref() == Some("demo-v1");
+        Some(ConfigurationResponse {
+            correlation_id: request.correlation_id,
+            timestamp: now_ms(),
+            timeout: 0,
+            tenant_id: known.then(|| "acme".to_owned()),
+            app_name: known.then(|| "demo".to_owned()),
+            app_version_names: vec![],
+            config: known.then(|| Bytes::from(block.to_string())),
+            status_code: if known { 200 } else { 404 },
+            reason_phrase: None,
+        })
+    };
+    Responder::start(client, CONFIGURATION_REQUEST.at("tekton"), answer).await
 }
 
 struct Running {
     _nats: testkit::Nats,
     client: async_nats::Client,
+    _tekton: Responder,
     _platform: Platform,
 }
 
 async fn start(block: Value) -> Running {
     let nats = testkit::nats().await;
     let client = nats.client().await;
-    tekton(client.clone(), block).await;
+    let tekton = tekton(&client, block).await;
     let layers = [
         ("nats.url", nats.url.as_str()),
         ("http.listen", "127.0.0.1:0"),
@@ -60,7 +57,7 @@ async fn start(block: Value) -> Running {
     let settings = Settings::from_layers(None, Vec::new(), layers).unwrap();
     let mut platform = Platform::start(&settings, &[entry::<Dcx>()], &["dcx"], None).await.unwrap();
     platform.ready().await.unwrap();
-    Running { _nats: nats, client, _platform: platform }
+    Running { _nats: nats, client, _tekton: tekton, _platform: platform }
 }
 
 impl Running {
@@ -83,35 +80,29 @@ impl Running {
         (answer.status_code, answer.reason_phrase.unwrap_or_default())
     }
 
-    /// A receiver that answers with a status, and keeps what it got.
-    async fn receiver(&self, name: &'static str, status_code: i32) -> tokio::sync::mpsc::Receiver<DataSamplesEvent> {
-        let mut events = self.client.subscribe(DATA_SAMPLES_RECEIVED.of_any()).await.unwrap();
-        self.client.flush().await.unwrap();
-        let (sender, receiver) = tokio::sync::mpsc::channel(16);
-        let client = self.client.clone();
-        tokio::spawn(async move {
-            while let Some(message) = events.next().await {
-                let event = DataSamplesEvent::decode(&message.payload).unwrap();
-                let answer = DataSamplesProcessed {
-                    correlation_id: event.correlation_id.clone(),
-                    timestamp: now_ms(),
-                    timeout: 0,
-                    receiver_service_instance_name: name.to_owned(),
-                    status_code,
-                    reason_phrase: (status_code != 200).then(|| "sample 0: no".to_owned()),
-                };
-                sender.send(event).await.unwrap();
-                client.publish(message.reply.unwrap(), answer.encode()).await.unwrap();
-            }
-        });
-        receiver
+    /// A receiver that answers with a status, and hands on what it got.
+    async fn receiver(&self, name: &'static str, status_code: i32) -> (Responder, mpsc::Receiver<DataSamplesEvent>) {
+        let (sender, received) = mpsc::channel(16);
+        let answer = move |event: DataSamplesEvent| {
+            let correlation_id = event.correlation_id.clone();
+            sender.try_send(event).unwrap();
+            Some(DataSamplesProcessed {
+                correlation_id,
+                timestamp: now_ms(),
+                timeout: 0,
+                receiver_service_instance_name: name.to_owned(),
+                status_code,
+                reason_phrase: (status_code != 200).then(|| "sample 0: no".to_owned()),
+            })
+        };
+        (Responder::start(&self.client, DATA_SAMPLES_RECEIVED.of_any(), answer).await, received)
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn samples_reach_the_receiver_as_they_were_sent() {
     let running = start(json!({})).await;
-    let mut received = running.receiver("epts", 200).await;
+    let (_epts, mut received) = running.receiver("epts", 200).await;
     for (path, payload, samples) in [
         ("/json", "{\"temperature\": 21}", vec!["{\"temperature\": 21}"]),
         ("/json", "15", vec!["15"]),

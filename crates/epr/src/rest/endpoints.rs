@@ -45,7 +45,8 @@ pub(super) struct VersionName {
 
 /// Registers an endpoint and makes its first token, which is told in the answer and never again.
 ///
-/// With an `endpointId` the request may be repeated after a 503: it registers once, and is refused with 409 from then on.
+/// With an `endpointId` the request may be repeated after a 503: it registers once, and is refused with 409
+/// from then on.
 #[utoipa::path(
     post, path = "/epr/api/v1/endpoints", tag = "endpoints", request_body = NewEndpointBody,
     responses(
@@ -117,7 +118,8 @@ pub(super) async fn get(
     Ok(Json(api.store.endpoint(&caller.tenant, &endpoint_id, with_metadata).await?))
 }
 
-/// Reads the filter out of the query. Unknown parameters and unknown things to include are ignored, as Kaa does.
+/// Reads the filter out of the query. Unknown parameters and unknown things to include are ignored, as Kaa
+/// does.
 fn filter(parameters: &[(String, String)]) -> Result<Filter, Error> {
     let invalid = |error: InvalidId| Error::bad_request(error.to_string());
     let mut filter = Filter::default();

@@ -46,7 +46,8 @@ impl Store {
     }
 }
 
-/// The conditions as they are asked for and no others, so that the planner finds the index that belongs to them.
+/// The conditions as they are asked for and no others, so that the planner finds the index that belongs to
+/// them.
 fn restrict(query: &mut QueryBuilder<Postgres>, tenant: &TenantId, filter: &Filter) {
     query.push(" WHERE registered_at IS NOT NULL AND tenant_id = ").push_bind(tenant.to_string());
     if let Some(application) = &filter.application {

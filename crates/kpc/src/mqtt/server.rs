@@ -152,7 +152,9 @@ fn settings(config: &Config) -> SharedCfg {
     let mqtt = MqttServiceConfig::new()
         .set_max_qos(QoS::ExactlyOnce)
         .set_max_size(packet_max)
-        .set_max_receive(limits.in_flight_per_connection)
+        // The gateway limits how many messages are worked on, after they are out of reach of the connection's end; what
+        // limits reading is the queue. MQTT 5 clients are told the number in CONNACK.
+        .set_max_receive(0)
         .set_max_receive_size(limits.in_flight_bytes_per_connection)
         // Acknowledgements leave in order; with a shorter queue a slow message would hold up PINGRESP.
         .set_max_queue(usize::from(limits.in_flight_per_connection) * 4)

@@ -1,6 +1,7 @@
 //! The beginning and the end of a connection.
 
 use std::cell::{Cell, RefCell};
+use std::num::NonZeroU16;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -141,6 +142,8 @@ pub(super) async fn connect_v5(
     let mut ack =
         connect.ack(session).max_send(Some(config.limits.unacknowledged_per_connection)).with(|ack| {
             ack.session_expiry_interval_secs = Some(0);
+            ack.receive_max =
+                NonZeroU16::new(config.limits.in_flight_per_connection).unwrap_or(NonZeroU16::MIN);
             ack.retain_available = false;
             ack.shared_subscription_available = false;
             ack.subscription_identifiers_available = false;

@@ -1,6 +1,6 @@
 //! The gateway on a real NATS, with clients, an extension and registers that the tests play.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod client;
 mod downlink;

@@ -5,14 +5,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::StreamExt as _;
 use ids::AppVersionName;
 use ism::config::CONFIGURATION_REQUEST;
 use ism::scmp::UPSERTED;
 use ism::{BroadcastConfigurationUpdateEvent, ConfigurationRequest, ConfigurationResponse, Record as _};
 use runtime::{Applications, LookupError, now_ms};
+use testbed::Responder;
 use testkit::eventually;
-use tokio::task::JoinHandle;
 
 use crate::requester::start;
 
@@ -22,29 +21,24 @@ struct Config {
 }
 
 /// A register that knows `demo-v1` of application `demo`, and counts its answers in the settings.
-async fn tekton(client: async_nats::Client, asked: Arc<AtomicUsize>) -> JoinHandle<()> {
-    let mut requests = client.subscribe(CONFIGURATION_REQUEST.at("tekton")).await.unwrap();
-    client.flush().await.unwrap();
-    tokio::spawn(async move {
-        while let Some(message) = requests.next().await {
-            let request = ConfigurationRequest::decode(&message.payload).unwrap();
-            assert_eq!(request.service_instance_name, "asker");
-            let answer = asked.fetch_add(1, Ordering::SeqCst) + 1;
-            let known = request.app_version_name.as_deref() == Some("demo-v1");
-            let response = ConfigurationResponse {
-                correlation_id: request.correlation_id,
-                timestamp: now_ms(),
-                timeout: 0,
-                tenant_id: known.then(|| "acme".to_owned()),
-                app_name: known.then(|| "demo".to_owned()),
-                app_version_names: vec![],
-                config: known.then(|| Bytes::from(format!("{{\"answer\":{answer}}}"))),
-                status_code: if known { 200 } else { 404 },
-                reason_phrase: None,
-            };
-            client.publish(message.reply.unwrap(), response.encode()).await.unwrap();
-        }
-    })
+async fn tekton(client: &async_nats::Client, asked: Arc<AtomicUsize>) -> Responder {
+    let answer = move |request: ConfigurationRequest| {
+        assert_eq!(request.service_instance_name, "asker");
+        let answer = asked.fetch_add(1, Ordering::SeqCst) + 1;
+        let known = request.app_version_name.as_deref() == Some("demo-v1");
+        Some(ConfigurationResponse {
+            correlation_id: request.correlation_id,
+            timestamp: now_ms(),
+            timeout: 0,
+            tenant_id: known.then(|| "acme".to_owned()),
+            app_name: known.then(|| "demo".to_owned()),
+            app_version_names: vec![],
+            config: known.then(|| Bytes::from(format!("{{\"answer\":{answer}}}"))),
+            status_code: if known { 200 } else { 404 },
+            reason_phrase: None,
+        })
+    };
+    Responder::start(client, CONFIGURATION_REQUEST.at("tekton"), answer).await
 }
 
 fn name(text: &str) -> AppVersionName {
@@ -56,7 +50,7 @@ async fn a_version_is_asked_for_once_until_it_changes() {
     let (nats, _platform, context) = start().await;
     let client = nats.client().await;
     let asked = Arc::new(AtomicUsize::new(0));
-    let register = tekton(client.clone(), asked.clone()).await;
+    let register = tekton(&client, asked.clone()).await;
     let applications: Applications<Config> = Applications::new(&context).await.unwrap();
     for _ in 0..10 {
         let version = applications.version(&name("demo-v1")).await.unwrap();
@@ -82,8 +76,7 @@ async fn a_version_is_asked_for_once_until_it_changes() {
     .await;
 
     // The register goes away and another change is announced: what is known serves on, what is not is unavailable.
-    register.abort();
-    drop(register.await);
+    drop(register);
     client.publish(subject, changed.encode()).await.unwrap();
     client.flush().await.unwrap();
     let version = applications.version(&name("demo-v1")).await.unwrap();

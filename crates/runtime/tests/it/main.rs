@@ -5,3 +5,4 @@
 mod applications;
 mod platform;
 mod requester;
+mod telemetry;

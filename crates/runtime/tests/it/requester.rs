@@ -5,7 +5,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt as _;
 use ism::subject::Message;
+use ism::{EndpointGetRequest, Record as _};
 use runtime::{Context, Platform, RequestError, Service, entry};
+use testbed::Responder;
 use tokio::time::Instant;
 
 use crate::platform::settings;
@@ -34,21 +36,26 @@ pub(crate) async fn start() -> (testkit::Nats, Platform, Context) {
     (nats, platform, context)
 }
 
+/// Any record will do.
+fn request(number: u32) -> EndpointGetRequest {
+    EndpointGetRequest {
+        correlation_id: number.to_string(),
+        timestamp: 0,
+        timeout: 0,
+        tenant_id: "acme".to_owned(),
+        endpoint_id: "endpoint-1".to_owned(),
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_find_their_requests() {
     let (nats, _platform, context) = start().await;
     let client = nats.client().await;
-    let mut requests = client.subscribe("echo").await.unwrap();
-    client.flush().await.unwrap();
-    tokio::spawn(async move {
-        while let Some(request) = requests.next().await {
-            client.publish(request.reply.unwrap(), request.payload).await.unwrap();
-        }
-    });
+    let _echo = Responder::start(&client, "echo".to_owned(), |request: EndpointGetRequest| Some(request)).await;
     let ask = |number: u32| {
         let requester = context.requester().clone();
         async move {
-            let payload = Bytes::from(number.to_string());
+            let payload = request(number).encode();
             let answer = requester.request("echo".into(), ANSWER, payload.clone(), None, Duration::from_secs(10)).await;
             assert_eq!(answer.unwrap().payload, payload);
         }
@@ -59,17 +66,16 @@ async fn answers_find_their_requests() {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_service_is_told_at_once_and_silence_in_time() {
     let (nats, _platform, context) = start().await;
-    let requester = context.requester();
+    let ask = |subject: &str, timeout: Duration| {
+        context.requester().request(subject.to_owned(), ANSWER, request(1).encode(), None, timeout)
+    };
     let started = Instant::now();
-    let nobody = requester.request("nobody".into(), ANSWER, Bytes::new(), None, Duration::from_secs(30)).await;
-    assert_eq!(nobody.unwrap_err(), RequestError::NoResponders);
+    assert_eq!(ask("nobody", Duration::from_secs(30)).await.unwrap_err(), RequestError::NoResponders);
     assert!(started.elapsed() < Duration::from_secs(10));
 
-    let client = nats.client().await;
-    let _silent = client.subscribe("silent").await.unwrap();
-    client.flush().await.unwrap();
-    let silence = requester.request("silent".into(), ANSWER, Bytes::new(), None, Duration::from_millis(50)).await;
-    assert_eq!(silence.unwrap_err(), RequestError::Timeout);
+    let silent = |_: EndpointGetRequest| None::<EndpointGetRequest>;
+    let _silent = Responder::start(&nats.client().await, "silent".to_owned(), silent).await;
+    assert_eq!(ask("silent", Duration::from_millis(50)).await.unwrap_err(), RequestError::Timeout);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,8 +1,9 @@
 //! `/app-configs/applications/{appName}`, and the same for one version.
 //!
-//! The application's resource holds the blocks of its versions too (`versions.<version>`). `PUT` replaces all that the
-//! resource holds: what the body does not name is removed, so `GET`, edit, `PUT` does what it looks like. `PATCH` is a
-//! JSON merge patch (RFC 7396) to the blocks of the named service instances, `null` removes.
+//! The application's resource holds the blocks of its versions too (`versions.<version>`). `PUT` replaces all
+//! that the resource holds: what the body does not name is removed, so `GET`, edit, `PUT` does what it looks
+//! like. `PATCH` is a JSON merge patch (RFC 7396) to the blocks of the named service instances, `null`
+//! removes.
 
 use axum::extract::State;
 use ids::{AppVersionName, ApplicationName, InstanceName};
@@ -12,7 +13,8 @@ use serde_json::Value;
 use super::Api;
 use crate::document::{Blocks, Level, Scope};
 
-/// The service instances in `serviceInstanceName`, which may be repeated or hold several names with commas between.
+/// The service instances in `serviceInstanceName`, which may be repeated or hold several names with commas
+/// between.
 fn instances(parameters: &[(String, String)]) -> Result<Vec<InstanceName>, Error> {
     parameters
         .iter()

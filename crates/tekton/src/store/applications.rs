@@ -53,7 +53,8 @@ impl Store {
         texts: Texts,
     ) -> Result<(ApplicationName, Application), Error> {
         let name = generate_name()?;
-        // Two at the same moment may go one above the limit; it protects the platform, it is not a quota to bill.
+        // Two at the same moment may go one above the limit; it protects the platform, it is not a quota to
+        // bill.
         let row: Option<ApplicationRow> = sqlx::query_as(
             "INSERT INTO applications (name, tenant_id, display_name, description)
              SELECT $1, $2, $3, $4 WHERE (SELECT count(*) FROM applications WHERE tenant_id = $2) < $5

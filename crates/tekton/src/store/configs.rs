@@ -62,8 +62,8 @@ impl Store {
         Ok(blocks)
     }
 
-    /// Replaces the blocks of a resource by what `change` makes of them, given the application's version names. Tells
-    /// what has changed: nothing when they were so already.
+    /// Replaces the blocks of a resource by what `change` makes of them, given the application's version
+    /// names. Tells what has changed: nothing when they were so already.
     pub(crate) async fn change_blocks<F>(
         &self,
         tenant: &TenantId,
@@ -97,8 +97,8 @@ impl Store {
         Ok((after, changes))
     }
 
-    /// Checks that the application (and version) exists for the tenant, and gives the application's version names.
-    /// The lock keeps two changes of one application apart.
+    /// Checks that the application (and version) exists for the tenant, and gives the application's version
+    /// names. The lock keeps two changes of one application apart.
     async fn check_scope(
         &self,
         connection: &mut PgConnection,
