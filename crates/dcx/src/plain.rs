@@ -15,13 +15,16 @@ pub(crate) fn parse(metric: &str, payload: &[u8]) -> Result<Bytes, Refusal> {
         let rule = format!("a metric name is 1 to {METRIC_CHARACTERS_MAX} characters out of A-Z a-z 0-9 - _");
         return Err(Refusal::bad_request(rule));
     }
-    let text = std::str::from_utf8(payload).map_err(|_| Refusal::bad_request("the payload is not UTF-8"))?.trim();
+    let text =
+        std::str::from_utf8(payload).map_err(|_| Refusal::bad_request("the payload is not UTF-8"))?.trim();
     // The payload may also be a JSON string that holds the same.
     let unquoted: Option<String> = text.starts_with('"').then(|| serde_json::from_str(text).ok()).flatten();
     let text = unquoted.as_deref().map_or(text, str::trim);
     let (number, unit) = split(text)?;
     if unit.chars().count() > UNIT_CHARACTERS_MAX || unit.chars().any(char::is_control) {
-        return Err(Refusal::bad_request(format!("a unit has at most {UNIT_CHARACTERS_MAX} printable characters")));
+        return Err(Refusal::bad_request(format!(
+            "a unit has at most {UNIT_CHARACTERS_MAX} printable characters"
+        )));
     }
     let unit = if unit.is_empty() { UNIT_WHEN_ABSENT } else { unit };
     let sample = json!({ format!("{metric}-value"): number, format!("{metric}-unit"): unit });

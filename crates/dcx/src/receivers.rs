@@ -56,11 +56,15 @@ impl Receivers {
                 runtime::RequestError::Timeout => {
                     Refusal::timeout(format!("no answer in time from {}", missing.join(", ")))
                 }
-                _ => Refusal::unavailable(format!("no receiver of telemetry is running; {} awaited", missing.join(", "))),
+                _ => Refusal::unavailable(format!(
+                    "no receiver of telemetry is running; {} awaited",
+                    missing.join(", ")
+                )),
             })?;
             let answer = DataSamplesProcessed::decode(&answer.payload)
                 .map_err(|error| Refusal::new(500, format!("a receiver's answer cannot be read: {error}")))?;
-            let Some(index) = missing.iter().position(|name| *name == answer.receiver_service_instance_name) else {
+            let Some(index) = missing.iter().position(|name| *name == answer.receiver_service_instance_name)
+            else {
                 continue;
             };
             if !(200..300).contains(&answer.status_code) {

@@ -9,8 +9,9 @@ use serde_json::value::RawValue;
 /// Checks the JSON and cuts it into samples, without copying. Elements of the outer array are samples of any JSON
 /// type, so `[[85,34]]` is one sample that is an array.
 pub(crate) fn parse(payload: &Bytes, samples_max: usize) -> Result<Vec<Bytes>, Refusal> {
-    let text = std::str::from_utf8(payload)
-        .map_err(|error| Refusal::bad_request(format!("the payload is not UTF-8 at byte {}", error.valid_up_to())))?;
+    let text = std::str::from_utf8(payload).map_err(|error| {
+        Refusal::bad_request(format!("the payload is not UTF-8 at byte {}", error.valid_up_to()))
+    })?;
     match text.trim_start_matches([' ', '\t', '\n', '\r']).as_bytes().first() {
         None => Err(Refusal::bad_request("the payload is empty; send a JSON sample or an array of samples")),
         Some(b'[') => batch(payload, text, samples_max),
@@ -29,11 +30,15 @@ fn batch(payload: &Bytes, text: &str, samples_max: usize) -> Result<Vec<Bytes>, 
         Ok(()) => Ok(batch.samples),
         Err(_) if batch.too_many => Err(Refusal::new(
             413,
-            format!("the batch has more than {samples_max} samples (dcx.batch_samples_max); send it in parts"),
+            format!(
+                "the batch has more than {samples_max} samples (dcx.batch_samples_max); send it in parts"
+            ),
         )),
         Err(error) => {
             let index = batch.samples.len();
-            Err(Refusal::bad_request(format!("the batch is not valid JSON at sample {index} (counted from 0): {error}")))
+            Err(Refusal::bad_request(format!(
+                "the batch is not valid JSON at sample {index} (counted from 0): {error}"
+            )))
         }
     }
 }
@@ -95,7 +100,10 @@ mod tests {
 
     #[test]
     fn an_array_is_a_batch() {
-        assert_eq!(samples("[{\"key\":\"value\"}, 15, [\"an\", 13]]").unwrap(), ["{\"key\":\"value\"}", "15", "[\"an\", 13]"]);
+        assert_eq!(
+            samples("[{\"key\":\"value\"}, 15, [\"an\", 13]]").unwrap(),
+            ["{\"key\":\"value\"}", "15", "[\"an\", 13]"]
+        );
         assert_eq!(samples("[[85,34]]").unwrap(), ["[85,34]"]);
         assert!(samples("[]").unwrap().is_empty());
     }

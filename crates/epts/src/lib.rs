@@ -66,6 +66,7 @@ pub struct Epts;
 
 impl Service for Epts {
     const NAME: &'static str = "epts";
+    const POSTGRES: bool = true;
     type Config = Config;
 
     fn check(config: &Config) -> Vec<(&'static str, String)> {

@@ -37,9 +37,9 @@
 //! }
 //! ```
 
+mod alone;
 mod gateway;
 mod handler;
-mod alone;
 mod message;
 mod metrics;
 mod registration;
@@ -47,9 +47,9 @@ mod reply;
 mod routes;
 mod serve;
 
+pub use alone::main;
 pub use gateway::{Delivery, Gateway};
 pub use handler::Handler;
-pub use alone::main;
 pub use message::{Endpoint, FromMessage, Json, Message, Parameters, Payload};
 pub use registration::{BUCKET, Registration, bucket};
 pub use reply::{IntoReply, Refusal, Reply};

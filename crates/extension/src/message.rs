@@ -63,7 +63,8 @@ pub struct Endpoint {
 impl FromMessage for Endpoint {
     fn from_message(message: &Message) -> Result<Self, Refusal> {
         let id = message.endpoint_id.clone();
-        let id = id.ok_or_else(|| Refusal::bad_request("this resource needs an endpoint token in the path"))?;
+        let id =
+            id.ok_or_else(|| Refusal::bad_request("this resource needs an endpoint token in the path"))?;
         Ok(Self { id, app_version_name: message.app_version_name.clone() })
     }
 }
@@ -86,8 +87,12 @@ impl<T: DeserializeOwned> FromMessage for Json<T> {
     fn from_message(message: &Message) -> Result<Self, Refusal> {
         match serde_json::from_slice(&message.payload) {
             Ok(value) => Ok(Self(value)),
-            Err(_) if message.payload.is_empty() => Err(Refusal::bad_request("the payload is empty; send JSON")),
-            Err(error) => Err(Refusal::bad_request(format!("the payload is not the JSON expected here: {error}"))),
+            Err(_) if message.payload.is_empty() => {
+                Err(Refusal::bad_request("the payload is empty; send JSON"))
+            }
+            Err(error) => {
+                Err(Refusal::bad_request(format!("the payload is not the JSON expected here: {error}")))
+            }
         }
     }
 }

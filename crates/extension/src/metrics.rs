@@ -30,7 +30,9 @@ impl Metrics {
             seconds: meter
                 .f64_histogram("bandar_extension_handling_seconds")
                 .with_description("Time from the arrival of a message to its answer")
-                .with_boundaries(vec![0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0])
+                .with_boundaries(vec![
+                    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+                ])
                 .build(),
             extension: KeyValue::new("extension", extension),
         }

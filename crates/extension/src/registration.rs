@@ -52,7 +52,11 @@ pub(crate) async fn keep_registered(context: Context, registration: Registration
         let wait = match register(&context, &registration.name, value.clone()).await {
             Ok(()) => RENEW_EVERY,
             Err(error) => {
-                tracing::warn!(extension = registration.name, error = format!("{error:#}"), "not registered yet");
+                tracing::warn!(
+                    extension = registration.name,
+                    error = format!("{error:#}"),
+                    "not registered yet"
+                );
                 RETRY_EVERY
             }
         };

@@ -46,7 +46,8 @@ impl<E: Send + Sync + 'static> Routes<E> {
 
     /// The declared paths, as they are announced: with the leading slash.
     pub(crate) fn paths(&self) -> Vec<String> {
-        let with_slash = |route: &Route<E>| if route.path.is_empty() { String::new() } else { format!("/{}", route.path) };
+        let with_slash =
+            |route: &Route<E>| if route.path.is_empty() { String::new() } else { format!("/{}", route.path) };
         self.routes.iter().map(with_slash).collect()
     }
 
@@ -102,7 +103,8 @@ mod tests {
     use super::*;
 
     fn fits(route: &'static str, path: &str) -> Option<Parameters> {
-        let levels: Vec<Level> = if route.is_empty() { vec![] } else { route.split('/').map(Level::new).collect() };
+        let levels: Vec<Level> =
+            if route.is_empty() { vec![] } else { route.split('/').map(Level::new).collect() };
         matches(&levels, path)
     }
 

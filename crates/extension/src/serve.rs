@@ -48,7 +48,11 @@ struct Serving<E> {
 
 /// Registers the extension and answers its messages until the service stops. Returns once messages are taken; the
 /// result is the extension's way to push to devices.
-pub async fn serve<E: Extension>(context: &Context, extension: Arc<E>, limits: Limits) -> anyhow::Result<Arc<Gateway>> {
+pub async fn serve<E: Extension>(
+    context: &Context,
+    extension: Arc<E>,
+    limits: Limits,
+) -> anyhow::Result<Arc<Gateway>> {
     let routes = E::routes(Routes::new());
     let registration = Registration {
         name: context.instance().to_string(),
@@ -93,7 +97,8 @@ impl<E: Extension> Serving<E> {
             let refusal = Refusal::unavailable("the extension has too many messages in work; try again");
             return self.answer(&data, incoming.reply, Err(refusal), Instant::now()).await;
         };
-        let span = tracing::debug_span!("extension", extension = E::NAME, correlation_id = data.correlation_id);
+        let span =
+            tracing::debug_span!("extension", extension = E::NAME, correlation_id = data.correlation_id);
         runtime::trace::adopt(&span, incoming.headers.as_ref());
         let serving = self.clone();
         self.context.task(
@@ -119,14 +124,24 @@ impl<E: Extension> Serving<E> {
         match tokio::time::timeout_at(deadline, AssertUnwindSafe(answering).catch_unwind()).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_panic)) => {
-                tracing::error!(extension = E::NAME, correlation_id = data.correlation_id, "a handler panicked");
+                tracing::error!(
+                    extension = E::NAME,
+                    correlation_id = data.correlation_id,
+                    "a handler panicked"
+                );
                 Err(Refusal::new(500, "the extension failed on this message"))
             }
             Err(_) => Err(Refusal::timeout("the extension did not finish in time")),
         }
     }
 
-    async fn answer(&self, data: &ClientData, reply: Option<async_nats::Subject>, answer: Answer, started: Instant) {
+    async fn answer(
+        &self,
+        data: &ClientData,
+        reply: Option<async_nats::Subject>,
+        answer: Answer,
+        started: Instant,
+    ) {
         let (status_code, reason_phrase, payload) = match answer {
             Ok(reply) => (reply.status_code, reply.reason_phrase, reply.payload),
             Err(refusal) => (refusal.status_code, Some(refusal.reason_phrase), None::<Bytes>),
@@ -165,7 +180,9 @@ fn message(data: &ClientData, reply: Option<&str>) -> Result<Message, Refusal> {
         request_id: request_id.map_err(|error| Refusal::bad_request(error.to_string()))?,
         payload: data.payload.clone(),
         deadline: Instant::now() + timeout,
-        gateway: reply.and_then(ism::subject::parse_reply).and_then(|reply| ReplicaId::parse(reply.replica).ok()),
+        gateway: reply
+            .and_then(ism::subject::parse_reply)
+            .and_then(|reply| ReplicaId::parse(reply.replica).ok()),
         parameters: Parameters::default(),
     })
 }

@@ -149,7 +149,14 @@ name!(
 );
 
 printable!(
-    TenantId, ApplicationName, AppVersionName, EndpointId, TokenId, InstanceName, ReplicaId, CorrelationId,
+    TenantId,
+    ApplicationName,
+    AppVersionName,
+    EndpointId,
+    TokenId,
+    InstanceName,
+    ReplicaId,
+    CorrelationId,
     TimeSeriesName
 );
 

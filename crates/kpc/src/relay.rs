@@ -262,6 +262,9 @@ impl Relay {
     }
 }
 
+/// An attempt with less time than this would only replace the reason for the failure by "not in time".
+const WORTH_TRYING: Duration = Duration::from_millis(100);
+
 /// Attempts at the same thing, with growing pauses between them.
 struct Attempts {
     persistence: Persistence,
@@ -279,7 +282,7 @@ impl Attempts {
     /// The failure itself, when it is final or there is no time left.
     async fn after(&mut self, failure: Failure) -> Result<(), Failure> {
         let wait = self.backoff.next();
-        if !self.persistence.repeats(&failure) || self.persistence.left() <= wait {
+        if !self.persistence.repeats(&failure) || self.persistence.left() <= wait + WORTH_TRYING {
             return Err(failure);
         }
         tokio::time::sleep(wait).await;
@@ -360,7 +363,7 @@ mod tests {
 
     #[tokio::test]
     async fn attempts_end_before_the_deadline_with_the_last_failure() {
-        let deadline = Instant::now() + Duration::from_millis(500);
+        let deadline = Instant::now() + Duration::from_millis(600);
         let mut attempts = Attempts::new(Persistence { deadline, ..persistence(true) });
         let mut count = 0;
         let last = loop {

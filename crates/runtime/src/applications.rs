@@ -149,7 +149,12 @@ impl<K: Eq + std::hash::Hash + Clone, T> Register<K, T> {
             (Err(error), None) => return Err(error),
         };
         let until = Instant::now() + fresh;
-        let kept = Arc::new(Kept { value, until, stale: AtomicBool::new(false), refreshing: AtomicBool::new(false) });
+        let kept = Arc::new(Kept {
+            value,
+            until,
+            stale: AtomicBool::new(false),
+            refreshing: AtomicBool::new(false),
+        });
         self.kept.insert(key.clone(), kept.clone());
         kept.answer()
     }
@@ -270,7 +275,10 @@ fn application<C: DeserializeOwned + Default>(
     Ok(Application { tenant_id, name: name.clone(), version_names, config })
 }
 
-fn owner(tenant_id: Option<&str>, app_name: Option<&str>) -> Result<(TenantId, ApplicationName), LookupError> {
+fn owner(
+    tenant_id: Option<&str>,
+    app_name: Option<&str>,
+) -> Result<(TenantId, ApplicationName), LookupError> {
     let tenant_id = tenant_id.and_then(|id| TenantId::parse(id).ok());
     let app_name = app_name.and_then(|name| ApplicationName::parse(name).ok());
     tenant_id
@@ -280,6 +288,7 @@ fn owner(tenant_id: Option<&str>, app_name: Option<&str>) -> Result<(TenantId, A
 
 fn settings<C: DeserializeOwned + Default>(json: Option<Bytes>) -> Result<C, LookupError> {
     let Some(json) = json else { return Ok(C::default()) };
-    serde_json::from_slice(&json)
-        .map_err(|error| LookupError::Unavailable(format!("the application's settings for this service are wrong: {error}")))
+    serde_json::from_slice(&json).map_err(|error| {
+        LookupError::Unavailable(format!("the application's settings for this service are wrong: {error}"))
+    })
 }

@@ -31,8 +31,10 @@ pub(crate) fn router(services: Arc<Vec<Context>>, registry: Option<prometheus::R
 async fn ready(State(probe): State<Probe>) -> Response {
     let states: Vec<_> = probe.services.iter().map(|service| (service.name(), service.is_ready())).collect();
     let ready = states.iter().all(|(_, state)| state.is_ok());
-    let states: Map<String, Value> =
-        states.into_iter().map(|(name, state)| (name.to_owned(), state.err().unwrap_or("ready").into())).collect();
+    let states: Map<String, Value> = states
+        .into_iter()
+        .map(|(name, state)| (name.to_owned(), state.err().unwrap_or("ready").into()))
+        .collect();
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(json!({ "ready": ready, "services": states }))).into_response()
 }

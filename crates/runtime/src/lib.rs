@@ -7,9 +7,9 @@
 mod applications;
 mod context;
 mod health;
-mod process;
 mod nats;
 mod platform;
+mod process;
 mod requester;
 mod service;
 mod settings;
@@ -19,9 +19,9 @@ pub mod trace;
 
 pub use applications::{Application, Applications, LookupError, Version};
 pub use context::Context;
-pub use process::{main, stop_signal};
 pub use nats::Config as NatsConfig;
 pub use platform::{Platform, ProcessConfig};
+pub use process::{main, stop_signal};
 pub use requester::{Replies, RequestError, Requester};
 pub use service::{Entry, Service, entry};
 pub use settings::{Fault, Faults, Settings};

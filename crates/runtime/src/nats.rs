@@ -65,7 +65,9 @@ pub(crate) async fn connect(config: &Config, name: &str) -> anyhow::Result<Clien
         .collect::<Result<_, _>>()
         .context("nats.url is not a NATS address; write nats://host:port")?;
     // The client itself ignores what stands in the URL.
-    let in_url = servers.iter().find_map(|server| Some((server.username()?.to_owned(), server.password()?.to_owned())));
+    let in_url = servers
+        .iter()
+        .find_map(|server| Some((server.username()?.to_owned(), server.password()?.to_owned())));
     if let Some((user, password)) = config.user.clone().zip(config.password.clone()).or(in_url) {
         options = options.user_and_password(user, password);
     }
@@ -74,7 +76,9 @@ pub(crate) async fn connect(config: &Config, name: &str) -> anyhow::Result<Clien
 
 fn log(name: &str, event: &Event) {
     match event {
-        Event::Connected | Event::Draining | Event::Closed => tracing::debug!(replica = name, %event, "NATS connection"),
+        Event::Connected | Event::Draining | Event::Closed => {
+            tracing::debug!(replica = name, %event, "NATS connection")
+        }
         Event::SlowConsumer(_) => {
             tracing::error!(replica = name, "messages were dropped: this replica reads them too slowly");
         }

@@ -118,7 +118,15 @@ impl Platform {
         let http_stopping = CancellationToken::new();
         edge.mounts().add(health::router(services.clone(), registry));
         let http = tokio::spawn(edge.serve(http_stopping.clone()));
-        let platform = Self { config: prepared.process, http_address, http, http_stopping, services, dispatchers, fatal };
+        let platform = Self {
+            config: prepared.process,
+            http_address,
+            http,
+            http_stopping,
+            services,
+            dispatchers,
+            fatal,
+        };
         for (context, starter) in platform.services.iter().zip(starters) {
             platform.start_service(context, starter, &fatal_sender);
         }
@@ -209,7 +217,11 @@ impl Platform {
             }
         }
         self.dispatchers.iter().for_each(JoinHandle::abort);
-        if late.is_empty() { Ok(()) } else { anyhow::bail!("did not finish within {grace:?}: {}", late.join(", ")) }
+        if late.is_empty() {
+            Ok(())
+        } else {
+            anyhow::bail!("did not finish within {grace:?}: {}", late.join(", "))
+        }
     }
 }
 

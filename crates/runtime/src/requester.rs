@@ -113,7 +113,9 @@ impl Requester {
         let replies = Replies { shared: shared.clone(), slot, receiver };
         let reply = answer.reply(&shared.replica, slot);
         let sent = match headers {
-            Some(headers) => shared.client.publish_with_reply_and_headers(subject, reply, headers, payload).await,
+            Some(headers) => {
+                shared.client.publish_with_reply_and_headers(subject, reply, headers, payload).await
+            }
             None => shared.client.publish_with_reply(subject, reply, payload).await,
         };
         sent.map_err(|_| RequestError::Overloaded)?;
@@ -146,7 +148,9 @@ impl Requester {
 
 impl Shared {
     fn dispatch(&self, message: Message) {
-        let Some(reply) = ism::subject::parse_reply(&message.subject) else { return self.dispatch_unmatched(message) };
+        let Some(reply) = ism::subject::parse_reply(&message.subject) else {
+            return self.dispatch_unmatched(message);
+        };
         let slot = reply.slot;
         let mut waiting = self.waiting.lock();
         match waiting.get_mut(&slot) {
@@ -181,7 +185,9 @@ impl Replies {
         match tokio::time::timeout_at(deadline, self.receiver.next()).await {
             Err(_) => Err(RequestError::Timeout),
             Ok(None) => Err(RequestError::Overloaded),
-            Ok(Some(message)) if message.status == Some(StatusCode::NO_RESPONDERS) => Err(RequestError::NoResponders),
+            Ok(Some(message)) if message.status == Some(StatusCode::NO_RESPONDERS) => {
+                Err(RequestError::NoResponders)
+            }
             Ok(Some(message)) => Ok(message),
         }
     }

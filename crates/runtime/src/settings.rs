@@ -94,7 +94,10 @@ impl Settings {
 
     /// One section as a structure; the defaults of the structure fill what is not set.
     pub fn section<C: DeserializeOwned>(&self, section: &str) -> Result<C, Vec<Fault>> {
-        let mut value = self.figment.extract_inner::<Value>(section).unwrap_or_else(|_| Value::Object(Default::default()));
+        let mut value = self
+            .figment
+            .extract_inner::<Value>(section)
+            .unwrap_or_else(|_| Value::Object(Default::default()));
         let mut faults = Vec::new();
         // Serde stops at the first fault. To report them all, a faulty key is taken out and the rest is tried again.
         loop {
@@ -104,11 +107,13 @@ impl Settings {
                 Err(error) => error,
             };
             let message = error.inner().to_string();
-            let mut path: Vec<String> = error.path().iter().map(ToString::to_string).filter(|key| key != ".").collect();
+            let mut path: Vec<String> =
+                error.path().iter().map(ToString::to_string).filter(|key| key != ".").collect();
             if let Some(unknown) = unknown_field(&message).filter(|unknown| path.last() != Some(unknown)) {
                 path.push(unknown);
             }
-            let key = std::iter::once(section.to_owned()).chain(path.iter().cloned()).collect::<Vec<_>>().join(".");
+            let key =
+                std::iter::once(section.to_owned()).chain(path.iter().cloned()).collect::<Vec<_>>().join(".");
             let origin = self.figment.find_metadata(&key).map(describe);
             faults.push(Fault { key, message, origin });
             if !remove(&mut value, &path) {
@@ -164,7 +169,11 @@ fn from_environment(name: &str, value: String, faults: &mut Vec<Fault>) -> Optio
         Ok(content) => Some((dotted(key), content.trim_end_matches(['\r', '\n']).to_owned())),
         Err(error) => {
             let message = format!("cannot read the file {value}: {error}");
-            faults.push(Fault { key: dotted(key), message, origin: Some(format!("environment variable {name}")) });
+            faults.push(Fault {
+                key: dotted(key),
+                message,
+                origin: Some(format!("environment variable {name}")),
+            });
             None
         }
     }
@@ -186,7 +195,6 @@ fn remove(value: &mut Value, path: &[String]) -> bool {
         _ => false,
     }
 }
-
 
 #[cfg(test)]
 mod tests {
@@ -234,7 +242,10 @@ mod tests {
         let mut keys: Vec<_> = faults.iter().map(|fault| fault.key.as_str()).collect();
         keys.sort_unstable();
         assert_eq!(keys, ["sample.colour", "sample.items_max", "sample.port"]);
-        assert!(faults.iter().all(|fault| fault.origin.as_ref().is_some_and(|o| o.contains("BANDAR__SAMPLE__"))), "{faults:?}");
+        assert!(
+            faults.iter().all(|fault| fault.origin.as_ref().is_some_and(|o| o.contains("BANDAR__SAMPLE__"))),
+            "{faults:?}"
+        );
     }
 
     #[test]
@@ -243,7 +254,8 @@ mod tests {
         let file = directory.path().join("secret");
         std::fs::write(&file, "s3cret\n").unwrap();
         let environment = environment(&[("BANDAR__SAMPLE__NAME__FILE", file.to_str().unwrap())]);
-        let sample: Sample = Settings::from_layers(None, environment, vec![]).unwrap().section("sample").unwrap();
+        let sample: Sample =
+            Settings::from_layers(None, environment, vec![]).unwrap().section("sample").unwrap();
         assert_eq!(sample.name, "s3cret");
         let missing = vec![("BANDAR__SAMPLE__NAME__FILE".to_owned(), "/nowhere/at/all".to_owned())];
         assert_eq!(Settings::from_layers(None, missing, vec![]).unwrap_err().0[0].key, "sample.name");
@@ -251,7 +263,8 @@ mod tests {
 
     #[test]
     fn sections_that_nothing_reads_are_faults() {
-        let settings = Settings::from_layers(None, environment(&[("BANDAR__KCP__PORT", "1")]), vec![]).unwrap();
+        let settings =
+            Settings::from_layers(None, environment(&[("BANDAR__KCP__PORT", "1")]), vec![]).unwrap();
         assert_eq!(settings.unknown_sections(&["kpc"])[0].key, "kcp");
         assert!(settings.unknown_sections(&["kcp"]).is_empty());
     }

@@ -83,18 +83,24 @@ pub fn install(config: &Config) -> anyhow::Result<Telemetry> {
     let mut traces = None;
     let mut logs = None;
     if let Some(endpoint) = &config.otlp_endpoint {
-        let exporter = opentelemetry_otlp::MetricExporter::builder().with_tonic().with_endpoint(endpoint).build()?;
+        let exporter =
+            opentelemetry_otlp::MetricExporter::builder().with_tonic().with_endpoint(endpoint).build()?;
         let reader = opentelemetry_sdk::metrics::PeriodicReader::builder(exporter)
             .with_interval(Duration::from_secs(config.export_interval_seconds.max(1)))
             .build();
         metrics = metrics.with_reader(reader);
-        let exporter = opentelemetry_otlp::SpanExporter::builder().with_tonic().with_endpoint(endpoint).build()?;
+        let exporter =
+            opentelemetry_otlp::SpanExporter::builder().with_tonic().with_endpoint(endpoint).build()?;
         let sampler = Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(config.trace_sample_ratio)));
-        let provider =
-            SdkTracerProvider::builder().with_resource(resource.clone()).with_sampler(sampler).with_batch_exporter(exporter);
+        let provider = SdkTracerProvider::builder()
+            .with_resource(resource.clone())
+            .with_sampler(sampler)
+            .with_batch_exporter(exporter);
         traces = Some(provider.build());
-        let exporter = opentelemetry_otlp::LogExporter::builder().with_tonic().with_endpoint(endpoint).build()?;
-        logs = Some(SdkLoggerProvider::builder().with_resource(resource).with_batch_exporter(exporter).build());
+        let exporter =
+            opentelemetry_otlp::LogExporter::builder().with_tonic().with_endpoint(endpoint).build()?;
+        logs =
+            Some(SdkLoggerProvider::builder().with_resource(resource).with_batch_exporter(exporter).build());
     }
     let metrics = metrics.build();
     opentelemetry::global::set_meter_provider(metrics.clone());

@@ -23,6 +23,8 @@ const SETTINGS: &str = "
 # Chosen by bandar for a small machine; change them as you like, they are not written again.
 # A receipt means that the data is on the disk: leave fsync, synchronous_commit and full_page_writes on.
 max_connections = 200
+# The last point of a series is looked for in all partitions at once.
+max_locks_per_transaction = 256
 shared_buffers = 128MB
 max_wal_size = 2GB
 min_wal_size = 256MB

@@ -27,7 +27,8 @@ pub(crate) fn search_path() -> OsString {
     std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into())
 }
 
-/// Finds nats-server: `BANDAR_NATS_SERVER`, the search path, then `.tools/bin` (see [`tool_directories`]).
+/// Finds nats-server: `BANDAR_NATS_SERVER`, `.tools/bin` (see [`tool_directories`]), then the search path, where a
+/// distribution may have put one that is too old.
 pub(crate) fn nats_server() -> anyhow::Result<PathBuf> {
     if let Some(path) = std::env::var_os(NATS_VARIABLE).map(PathBuf::from) {
         if !is_file(&path) {
@@ -35,12 +36,12 @@ pub(crate) fn nats_server() -> anyhow::Result<PathBuf> {
         }
         return Ok(path);
     }
-    let directories = std::env::split_paths(&search_path()).chain(tool_directories()).collect::<Vec<_>>();
+    let directories =
+        tool_directories().into_iter().chain(std::env::split_paths(&search_path())).collect::<Vec<_>>();
     let found = directories.iter().map(|directory| directory.join("nats-server")).find(|path| is_file(path));
     found.with_context(|| {
         format!(
-            "nats-server was not found. Install it (`deploy/prerequisites.sh run` puts it into .tools, Debian and Ubuntu \
-             have a package nats-server), name it in {NATS_VARIABLE}, or set NATS_URL to use a server that runs already"
+            "nats-server was not found. Install it (`deploy/prerequisites.sh run` puts it into .tools), name it in {NATS_VARIABLE}, or set NATS_URL to use a server that runs already"
         )
     })
 }

@@ -2,15 +2,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-
 use bytes::Bytes;
 use dcx::Dcx;
 use ism::config::CONFIGURATION_REQUEST;
 use ism::dstp::DATA_SAMPLES_RECEIVED;
 use ism::esp::CLIENT_DATA;
 use ism::{
-    ClientData, ConfigurationRequest, ConfigurationResponse, DataSamplesEvent, DataSamplesProcessed, ExtensionData,
-    Record as _,
+    ClientData, ConfigurationRequest, ConfigurationResponse, DataSamplesEvent, DataSamplesProcessed,
+    ExtensionData, Record as _,
 };
 use runtime::{Platform, Settings, entry, now_ms};
 use serde_json::{Value, json};
@@ -81,7 +80,11 @@ impl Running {
     }
 
     /// A receiver that answers with a status, and hands on what it got.
-    async fn receiver(&self, name: &'static str, status_code: i32) -> (Responder, mpsc::Receiver<DataSamplesEvent>) {
+    async fn receiver(
+        &self,
+        name: &'static str,
+        status_code: i32,
+    ) -> (Responder, mpsc::Receiver<DataSamplesEvent>) {
         let (sender, received) = mpsc::channel(16);
         let answer = move |event: DataSamplesEvent| {
             let correlation_id = event.correlation_id.clone();
@@ -109,10 +112,17 @@ async fn samples_reach_the_receiver_as_they_were_sent() {
         ("/json", " [{\"a\":1}, 15, [1]] ", vec!["{\"a\":1}", "15", "[1]"]),
         ("/plain/temperature", "200", vec!["{\"temperature-unit\":\"number\",\"temperature-value\":200}"]),
     ] {
-        assert_eq!(running.send("demo-v1", path, payload.as_bytes(), 10_000).await, (200, String::new()), "{payload}");
+        assert_eq!(
+            running.send("demo-v1", path, payload.as_bytes(), 10_000).await,
+            (200, String::new()),
+            "{payload}"
+        );
         let event = received.recv().await.unwrap();
         assert_eq!(event.data_samples, samples);
-        assert_eq!((event.endpoint_id.as_str(), event.content_type.as_str()), ("endpoint-1", "application/json"));
+        assert_eq!(
+            (event.endpoint_id.as_str(), event.content_type.as_str()),
+            ("endpoint-1", "application/json")
+        );
         assert_eq!(event.correlation_id, "correlation-1");
         assert!(event.timeout > 0 && event.timeout <= 10_000);
     }

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use extension::{Delivery, Endpoint, Extension, Gateway, Json, Limits, Parameters, Payload, Refusal, Registration, Routes};
+use extension::{
+    Delivery, Endpoint, Extension, Gateway, Json, Limits, Parameters, Payload, Refusal, Registration, Routes,
+};
 use futures::StreamExt as _;
 use ids::{CorrelationId, EndpointId};
 use ism::esp::{CLIENT_DATA, EXTENSION_DATA};
@@ -14,7 +16,6 @@ use ism::{ClientData, DeliveryReport, ExtensionData, Record as _};
 use runtime::{Context, Platform, Service, Settings, entry, now_ms};
 use serde_json::{Value, json};
 use testkit::eventually;
-
 
 #[derive(Default)]
 struct Echo;
@@ -32,14 +33,22 @@ impl Extension for Echo {
 }
 
 impl Echo {
-    async fn json(self: Arc<Self>, from: Endpoint, Json(sample): Json<Value>) -> Result<Json<Value>, Refusal> {
+    async fn json(
+        self: Arc<Self>,
+        from: Endpoint,
+        Json(sample): Json<Value>,
+    ) -> Result<Json<Value>, Refusal> {
         if sample.is_null() {
             return Err(Refusal::bad_request("a sample may not be null"));
         }
         Ok(Json(json!({ "from": from.id, "sample": sample })))
     }
 
-    async fn plain(self: Arc<Self>, parameters: Parameters, Payload(payload): Payload) -> Result<Bytes, Refusal> {
+    async fn plain(
+        self: Arc<Self>,
+        parameters: Parameters,
+        Payload(payload): Payload,
+    ) -> Result<Bytes, Refusal> {
         Ok(Bytes::from([parameters.get("metric").as_bytes(), b"=", &payload[..]].concat()))
     }
 
@@ -51,7 +60,6 @@ impl Echo {
         std::future::pending().await
     }
 }
-
 
 struct EchoService;
 
@@ -105,7 +113,8 @@ fn message(resource_path: &str, payload: &str, timeout: i64) -> ClientData {
 impl Running {
     async fn ask(&self, resource_path: &str, payload: &str, timeout: i64) -> ExtensionData {
         let subject = CLIENT_DATA.at("echo");
-        let answer = self.client.request(subject, message(resource_path, payload, timeout).encode()).await.unwrap();
+        let answer =
+            self.client.request(subject, message(resource_path, payload, timeout).encode()).await.unwrap();
         ExtensionData::decode(&answer.payload).unwrap()
     }
 }
@@ -124,7 +133,10 @@ async fn handlers_answer_by_path() {
     assert_eq!(text(&running.ask("/plain/temperature", "47%", 10_000).await), "temperature=47%");
 
     let refused = running.ask("/json", "null", 10_000).await;
-    assert_eq!((refused.status_code, refused.reason_phrase.as_deref()), (400, Some("a sample may not be null")));
+    assert_eq!(
+        (refused.status_code, refused.reason_phrase.as_deref()),
+        (400, Some("a sample may not be null"))
+    );
     assert_eq!(running.ask("/json", "{", 10_000).await.status_code, 400);
     let unknown = running.ask("/jsonn", "{}", 10_000).await;
     assert_eq!(unknown.status_code, 404);
@@ -164,7 +176,16 @@ async fn pushes_go_to_the_replica_that_spoke_last_and_else_to_all() {
     let gateway = Gateway::new(context);
     let endpoint = EndpointId::parse("endpoint-1").unwrap();
     let correlation = CorrelationId::parse("push-1").unwrap();
-    let push = || gateway.push(&endpoint, None, "/command/reboot", Bytes::from_static(b"[]"), &correlation, Duration::from_secs(5));
+    let push = || {
+        gateway.push(
+            &endpoint,
+            None,
+            "/command/reboot",
+            Bytes::from_static(b"[]"),
+            &correlation,
+            Duration::from_secs(5),
+        )
+    };
     assert_eq!(push().await, Delivery::Offline);
 
     let mut pushes = running.client.subscribe(EXTENSION_DATA.at("kpc")).await.unwrap();

@@ -54,7 +54,10 @@ async fn a_version_is_asked_for_once_until_it_changes() {
     let applications: Applications<Config> = Applications::new(&context).await.unwrap();
     for _ in 0..10 {
         let version = applications.version(&name("demo-v1")).await.unwrap();
-        assert_eq!((version.app_name.as_str(), version.tenant_id.as_str(), version.config.answer), ("demo", "acme", 1));
+        assert_eq!(
+            (version.app_name.as_str(), version.tenant_id.as_str(), version.config.answer),
+            ("demo", "acme", 1)
+        );
     }
     let unknown = applications.version(&name("demo-v9")).await;
     assert_eq!(unknown.unwrap_err(), LookupError::Unknown);

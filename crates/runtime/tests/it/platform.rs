@@ -49,7 +49,8 @@ pub(crate) fn settings(nats: &testkit::Nats, extra: &[(&str, &str)]) -> Settings
 
 async fn start(extra: &[(&str, &str)]) -> (testkit::Nats, Platform) {
     let nats = testkit::nats().await;
-    let platform = Platform::start(&settings(&nats, extra), &[entry::<Worker>()], &["worker"], None).await.unwrap();
+    let platform =
+        Platform::start(&settings(&nats, extra), &[entry::<Worker>()], &["worker"], None).await.unwrap();
     (nats, platform)
 }
 
@@ -73,7 +74,9 @@ async fn a_service_becomes_ready_and_stops_in_order() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_task_that_fails_or_ends_fails_the_process() {
-    for (key, expected) in [("worker.fail_after_start", "the disk is full"), ("worker.end_after_start", "before its time")] {
+    for (key, expected) in
+        [("worker.fail_after_start", "the disk is full"), ("worker.end_after_start", "before its time")]
+    {
         let (_nats, mut platform) = start(&[(key, "true")]).await;
         let error = tokio::time::timeout(Duration::from_secs(10), platform.failed()).await.unwrap();
         let text = format!("{error:#}");
@@ -92,8 +95,10 @@ async fn readiness_follows_the_connection_to_nats() {
     })
     .await;
     nats.restart().await;
-    eventually("ready again", Duration::from_secs(15), async || (get(&platform, "/ready").await.0 == 200).then_some(()))
-        .await;
+    eventually("ready again", Duration::from_secs(15), async || {
+        (get(&platform, "/ready").await.0 == 200).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -131,5 +136,8 @@ fn all_faults_of_all_sections_are_reported_together() {
     let mut keys: Vec<_> = faults.0.iter().map(|fault| fault.key.as_str()).collect();
     keys.sort_unstable();
     keys.dedup();
-    assert!(["kcp", "process.stop_grace_ms", "worker.colour"].iter().all(|key| keys.contains(key)), "{faults}");
+    assert!(
+        ["kcp", "process.stop_grace_ms", "worker.colour"].iter().all(|key| keys.contains(key)),
+        "{faults}"
+    );
 }

@@ -30,7 +30,8 @@ impl Service for Asker {
 
 pub(crate) async fn start() -> (testkit::Nats, Platform, Context) {
     let nats = testkit::nats().await;
-    let mut platform = Platform::start(&settings(&nats, &[]), &[entry::<Asker>()], &["asker"], None).await.unwrap();
+    let mut platform =
+        Platform::start(&settings(&nats, &[]), &[entry::<Asker>()], &["asker"], None).await.unwrap();
     platform.ready().await.unwrap();
     let context = platform.services()[0].clone();
     (nats, platform, context)
@@ -51,12 +52,15 @@ fn request(number: u32) -> EndpointGetRequest {
 async fn answers_find_their_requests() {
     let (nats, _platform, context) = start().await;
     let client = nats.client().await;
-    let _echo = Responder::start(&client, "echo".to_owned(), |request: EndpointGetRequest| Some(request)).await;
+    let _echo =
+        Responder::start(&client, "echo".to_owned(), |request: EndpointGetRequest| Some(request)).await;
     let ask = |number: u32| {
         let requester = context.requester().clone();
         async move {
             let payload = request(number).encode();
-            let answer = requester.request("echo".into(), ANSWER, payload.clone(), None, Duration::from_secs(10)).await;
+            let answer = requester
+                .request("echo".into(), ANSWER, payload.clone(), None, Duration::from_secs(10))
+                .await;
             assert_eq!(answer.unwrap().payload, payload);
         }
     };
@@ -85,7 +89,8 @@ async fn what_answers_nothing_is_unmatched() {
     let client = nats.client().await;
     client.publish(ANSWER.replica(context.replica()), Bytes::from_static(b"push")).await.unwrap();
     client.publish(ANSWER.reply(context.replica(), 999), Bytes::from_static(b"late")).await.unwrap();
-    let received = async { (unmatched.next().await.unwrap().payload, unmatched.next().await.unwrap().payload) };
+    let received =
+        async { (unmatched.next().await.unwrap().payload, unmatched.next().await.unwrap().payload) };
     let (push, late) = tokio::time::timeout(Duration::from_secs(10), received).await.unwrap();
     assert_eq!((&push[..], &late[..]), (&b"push"[..], &b"late"[..]));
 }

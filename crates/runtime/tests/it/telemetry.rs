@@ -2,10 +2,18 @@
 
 use opentelemetry_proto::tonic::collector::logs::v1::logs_service_server::{LogsService, LogsServiceServer};
 use opentelemetry_proto::tonic::collector::logs::v1::{ExportLogsServiceRequest, ExportLogsServiceResponse};
-use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_server::{MetricsService, MetricsServiceServer};
-use opentelemetry_proto::tonic::collector::metrics::v1::{ExportMetricsServiceRequest, ExportMetricsServiceResponse};
-use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
-use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
+use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_server::{
+    MetricsService, MetricsServiceServer,
+};
+use opentelemetry_proto::tonic::collector::metrics::v1::{
+    ExportMetricsServiceRequest, ExportMetricsServiceResponse,
+};
+use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
+    TraceService, TraceServiceServer,
+};
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTraceServiceRequest, ExportTraceServiceResponse,
+};
 use runtime::telemetry::{self, Config};
 use runtime::trace;
 use tokio::sync::mpsc;
@@ -92,7 +100,8 @@ async fn what_is_exported_arrives() {
 
     tokio::task::spawn_blocking(|| installed.shutdown()).await.unwrap();
     let mut all = String::new();
-    while !(all.contains("moor\"") && all.contains("bandar_test_ships") && all.contains("a ship has moored")) {
+    while !(all.contains("moor\"") && all.contains("bandar_test_ships") && all.contains("a ship has moored"))
+    {
         let next = tokio::time::timeout(std::time::Duration::from_secs(20), received.recv()).await;
         all.push_str(&next.unwrap_or_else(|_| panic!("only this came: {all}")).unwrap());
     }

@@ -1,0 +1,49 @@
+"""What is asked of a replica that is just starting: try again later. Never that there is no such thing."""
+
+import signal
+
+import pytest
+
+from processes import eventually
+from rest import request
+
+# Half-open connections of the dying process, no listener, and answers that ask to come back.
+PASSING = {503, 504}
+
+
+def ask_until(method, url, wanted, headers=None, body=None):
+    """The statuses that were seen until the wanted one came. A refused or lost connection is none."""
+    seen = []
+
+    def asked():
+        seen.append(request(method, url, headers=headers, body=body, timeout=15).status)
+        return seen[-1] == wanted
+
+    eventually(f"{method} {url} answers {wanted}", asked, within=60, every=0.001)
+    return seen
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "restarted"])
+def test_a_gateway_that_starts(cluster, how):
+    endpoint = cluster.api.create_application().create_endpoint()
+    url = f"http://127.0.0.1:{cluster.http_ports['kp1']}/{endpoint.topic('json')}"
+    for _ in range(3):
+        cluster.processes["kpc"].end(how)
+        seen = ask_until("POST", url, 200, body=b'{"temperature": 1}')
+        assert set(seen[:-1]) <= PASSING, seen
+
+
+@pytest.mark.parametrize(
+    ("service", "path"),
+    [
+        ("tekton", "/tekton/api/v1/applications"),
+        ("epr", "/epr/api/v1/endpoints"),
+        ("epts", "/epts/api/v1/time-series/config"),
+    ],
+)
+def test_a_service_that_starts(cluster, service, path):
+    url = f"http://127.0.0.1:{cluster.http_ports[service]}{path}"
+    for _ in range(3):
+        cluster.processes[service].end()
+        seen = ask_until("GET", url, 200, headers={"x-iamcore-api-key": cluster.api.key})
+        assert set(seen[:-1]) <= PASSING, seen
