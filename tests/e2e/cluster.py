@@ -7,11 +7,13 @@ import shutil
 import signal
 import subprocess
 
+import processes
 from ingress import Ingress
-from processes import Supervised, accepts, bandar, eventually, free_ports, nats_server, postgres_program, spawn
+from processes import Supervised, accepts, eventually, free_ports, postgres_program, spawn
 from rest import Api, request
 
-STORING = ("tekton", "epr", "cm", "epts")
+# Every service but the gateway.
+SERVICES = ("tekton", "epr", "cm", "epts", "dcx")
 DATABASE_USER = "postgres"
 
 
@@ -34,7 +36,7 @@ class Cluster:
         self.data = self.directory / "data"
         self.data.mkdir()
         (self.data / "credentials.json").write_text(json.dumps({"tenant": "e2e", "apiKey": key}))
-        nats_port, self.database_port, ingress_port, *ports = free_ports(3 + 5 + 2 * gateways)
+        nats_port, self.database_port, ingress_port, *ports = free_ports(3 + len(SERVICES) + 2 * gateways)
         self._start_nats(nats_port)
         self._start_postgres(self.database_port)
 
@@ -45,26 +47,37 @@ class Cluster:
             "BANDAR__HTTP__AUTH__TENANT": "e2e",
             "BANDAR__CM__TOKEN_KEY": secrets.token_hex(32),
         }
-        self.http_ports = http_ports = dict(zip([*STORING, "dcx"], ports))
-        self.mqtt_ports = ports[5 : 5 + gateways]
-        for service, port in http_ports.items():
-            self._start_service(service, service, port, environment)
-        for index, (mqtt_port, port) in enumerate(zip(self.mqtt_ports, ports[5 + gateways :])):
-            listen = {"BANDAR__KPC__MQTT__LISTEN": f"127.0.0.1:{mqtt_port}"}
-            name = "kpc" if index == 0 else f"kpc-{index}"
-            self._start_service(name, "kpc", port, {**environment, **listen})
-            http_ports.setdefault("kp1", port)
-        self._ingress = Ingress(ingress_port, http_ports).start()
+        self.http_ports = {}
+        for service in SERVICES:
+            self.http_ports[service] = ports.pop()
+            self._start_service(service, service, self.http_ports[service], environment)
+        self.mqtt_ports = []
+        for name in ["kpc", *(f"kpc-{index}" for index in range(1, gateways))]:
+            self.http_ports[name] = ports.pop()
+            self.mqtt_ports.append(ports.pop())
+            listen = {"BANDAR__KPC__MQTT__LISTEN": f"127.0.0.1:{self.mqtt_ports[-1]}"}
+            self._start_service(name, "kpc", self.http_ports[name], {**environment, **listen})
+        self._ingress = Ingress(ingress_port, {**self.http_ports, "kp1": self.http_ports["kpc"]}).start()
         self.http = f"http://127.0.0.1:{ingress_port}"
         self.api = Api(self.http, key)
-        for name, port in [*http_ports.items()]:
-            url = f"http://127.0.0.1:{port}/ready"
-            eventually(f"{name} is ready", lambda url=url: request("GET", url, timeout=2).status == 200, within=60)
-        for port in self.mqtt_ports:
-            eventually("the gateway listens", lambda port=port: accepts(port))
+        for name, port in self.http_ports.items():
+            eventually(f"{name} is ready", lambda port=port: self._is_ready(port), within=60)
+
+    @staticmethod
+    def _is_ready(port):
+        return request("GET", f"http://127.0.0.1:{port}/ready", timeout=2).status == 200
 
     def _start_nats(self, port):
-        command = [nats_server(), "-a", "127.0.0.1", "-p", port, "-js", "-sd", self.directory / "jetstream"]
+        command = [
+            processes.nats_server(),
+            "-a",
+            "127.0.0.1",
+            "-p",
+            port,
+            "-js",
+            "-sd",
+            self.directory / "jetstream",
+        ]
         self.processes["nats-server"] = Supervised("nats-server", command, self.directory).start()
         eventually("nats-server listens", lambda: accepts(port))
 
@@ -74,12 +87,13 @@ class Cluster:
         if os.geteuid() == 0:
             shutil.chown(home, DATABASE_USER, DATABASE_USER)
         data, log = home / "data", self.directory / "initdb.log"
-        initdb = [postgres_program("initdb"), "-D", data, "-U", DATABASE_USER, "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8"]
-        made = spawn([*initdb, "--no-sync"], log, user=DATABASE_USER)
+        options = f"-U {DATABASE_USER} -A trust -E UTF8 --locale=C.UTF-8 --no-sync".split()
+        made = spawn([postgres_program("initdb"), "-D", data, *options], log, user=DATABASE_USER)
         assert made.wait(60) == 0, log.read_text()
-        settings = {"port": port, "listen_addresses": "127.0.0.1", "unix_socket_directories": "", "max_connections": 200}
-        arguments = [argument for name, value in settings.items() for argument in ("-c", f"{name}={value}")]
-        command = [postgres_program("postgres"), "-D", data, *arguments]
+        options = (
+            f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c max_connections=200"
+        )
+        command = [postgres_program("postgres"), "-D", data, *options.split()]
         # SIGINT is PostgreSQL's "fast" stop, which does not wait for its clients.
         self.processes["postgres"] = Supervised(
             "postgres", command, self.directory, user=DATABASE_USER, stop_signal=signal.SIGINT
@@ -89,14 +103,14 @@ class Cluster:
     def _start_service(self, name, service, port, environment):
         listen = {"BANDAR__HTTP__LISTEN": f"127.0.0.1:{port}"}
         self.processes[name] = Supervised(
-            name, [bandar(), "run", service], self.directory, environment={**environment, **listen}
+            name, [processes.bandar(), "run", service], self.directory, environment={**environment, **listen}
         ).start()
 
     def query(self, sql):
         """The rows of a query, as text."""
-        command = [postgres_program("psql"), "-h", "127.0.0.1", "-p", str(self.database_port), "-U", DATABASE_USER]
+        options = f"-h 127.0.0.1 -p {self.database_port} -U {DATABASE_USER} -d postgres -X -A -t -F , -c"
         result = subprocess.run(
-            [*command, "-d", "postgres", "-X", "-A", "-t", "-F", ",", "-c", sql],
+            [postgres_program("psql"), *options.split(), sql],
             capture_output=True,
             text=True,
             timeout=120,

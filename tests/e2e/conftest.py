@@ -42,7 +42,9 @@ class Up:
             running = eventually("bandar up notes its addresses", lambda: self._running(data), within=90)
             self.http = running["http"]
             self.mqtt_port = int(running["mqtt"].rsplit(":", 1)[1])
-            eventually("bandar up is ready", lambda: request("GET", f"{self.http}/ready").status == 200, within=60)
+            eventually(
+                "bandar up is ready", lambda: request("GET", f"{self.http}/ready").status == 200, within=60
+            )
         except AssertionError as error:
             self.stop()
             raise AssertionError(f"{error}\n{log.read_text()[-4000:]}") from error

@@ -61,7 +61,9 @@ class Device:
         with self._changed:
             self._changed.wait_for(check, within)
             result = check()
-        assert result, f"not within {within} s: {what}; messages: {[(m.topic, m.payload) for m in self.messages]}"
+        assert result, (
+            f"not within {within} s: {what}; messages: {[(m.topic, m.payload) for m in self.messages]}"
+        )
         return result
 
     def publish(self, topic, payload, qos=1, **properties):
@@ -86,7 +88,9 @@ class Device:
     def message(self, topic, within=10.0):
         """The first message on a topic."""
         return self.wait(
-            f"a message on {topic}", lambda: next((m for m in self.messages if m.topic == topic), None), within
+            f"a message on {topic}",
+            lambda: next((m for m in self.messages if m.topic == topic), None),
+            within,
         )
 
     def subscribe(self, topic, qos=1):

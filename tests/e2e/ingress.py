@@ -36,7 +36,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             response = upstream.getresponse()
             self._answer(response.status, response.getheaders(), response.read())
         except (OSError, http.client.HTTPException) as error:
-            self._answer(503, [("Content-Type", "application/json")], b'{"message": "%s"}' % repr(error).encode())
+            self._answer(
+                503, [("Content-Type", "application/json")], b'{"message": "%s"}' % repr(error).encode()
+            )
         finally:
             upstream.close()
 

@@ -30,7 +30,7 @@ def eventually(what, check, within=10.0, every=0.02):
             last = None
         except Hopeless:
             raise
-        except Exception as error:  # noqa: BLE001: whatever it is, the next attempt may succeed
+        except Exception as error:  # whatever it is, the next attempt may succeed
             last = error
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {within} s: {what}" + (f" (last: {last!r})" if last else ""))
@@ -95,7 +95,10 @@ def postgres_program(name):
     versions = pathlib.Path("/usr/lib/postgresql").glob("*/bin")
     newest_first = sorted(versions, key=lambda path: int(path.parent.name), reverse=True)
     return program(
-        name, variable="BANDAR_POSTGRES_BIN", directories=newest_first, install="install the package postgresql"
+        name,
+        variable="BANDAR_POSTGRES_BIN",
+        directories=newest_first,
+        install="install the package postgresql",
     )
 
 
@@ -104,7 +107,8 @@ def spawn(command, log, *, environment=None, user=None, stdout=None):
     wrapper = ["setpriv", "--pdeathsig", "KILL"]
     if user and os.geteuid() == 0:
         wrapper += ["--reuid", user, "--regid", user, "--clear-groups"]
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("BANDAR__", "NATS_", "DATABASE_"))}
+    ours = ("BANDAR__", "NATS_", "DATABASE_")
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     with open(log, "ab") as out:
         return subprocess.Popen(
             [*wrapper, *map(str, command)],
@@ -142,11 +146,18 @@ class Supervised:
             self._process.wait()
             self._stopping.wait(0.2)
 
-    def end(self, how=signal.SIGKILL, within=30):
-        """Ends the process, and gives back when the next one has been started."""
+    def kill(self):
+        """kill -9; gives back when the next one has been started."""
+        self._replace(signal.SIGKILL)
+
+    def restart(self):
+        """Lets the process end in order; gives back when the next one has been started."""
+        self._replace(self._stop_signal)
+
+    def _replace(self, how):
         starts = self.starts
         self._process.send_signal(how)
-        eventually(f"{self.name} is started again", lambda: self.starts > starts, within)
+        eventually(f"{self.name} is started again", lambda: self.starts > starts, within=30)
 
     def stop(self, within=20):
         if not self._process:

@@ -48,12 +48,16 @@ class Api:
 
     def create_application(self, *, epts=None, dcx=None):
         """An application with one version; `epts` and `dcx` are the services' settings for it."""
-        name = self.call("POST", "/tekton/api/v1/applications", expect=201, body={"displayName": "e2e"})["name"]
+        name = self.call("POST", "/tekton/api/v1/applications", expect=201, body={"displayName": "e2e"})[
+            "name"
+        ]
         versions = f"/tekton/api/v1/applications/{name}/app-versions"
         version = self.call("POST", versions, expect=201, body={})["name"]
         blocks = {instance: block for instance, block in (("epts", epts), ("dcx", dcx)) if block is not None}
         if blocks:
-            config = {instance: {"kaa": {"applications": {name: block}}} for instance, block in blocks.items()}
+            config = {
+                instance: {"kaa": {"applications": {name: block}}} for instance, block in blocks.items()
+            }
             path = f"/tekton/api/v1/app-configs/applications/{name}"
             status = request(
                 "PUT", self.base + path, body=config, headers={"x-iamcore-api-key": self.key}
@@ -96,7 +100,10 @@ class Endpoint:
         path = f"{EPTS}/{self.application.name}/time-series/data"
         found = self.application.api.call("GET", path, expect=200, query=query)
         stored = {name: points for one in found for name, points in one.get(self.id, {}).items()}
-        return {name: [(point["timestamp"], point["values"]) for point in points] for name, points in stored.items()}
+        return {
+            name: [(point["timestamp"], point["values"]) for point in points]
+            for name, points in stored.items()
+        }
 
     def values(self, series):
         """The values called `value` of one series, oldest first."""

@@ -1,8 +1,8 @@
 """The books balance under kill -9.
 
-While devices publish, each process is killed again and again, without warning and at any moment, or restarted. A message counts as
-received when the device has its positive receipt, and every received message must be in the database exactly once. The
-devices behave as QoS 1 clients do: they connect again and resend what was not acknowledged.
+While devices publish, each process is killed again and again, without warning and at any moment, or restarted. A
+message counts as received when the device has its positive receipt, and every received message must be in the database
+exactly once. The devices behave as QoS 1 clients do: they connect again and resend what was not acknowledged.
 """
 
 import collections
@@ -15,7 +15,7 @@ import pytest
 
 from cluster import Cluster
 from conftest import make_directory
-from processes import Hopeless, bench, eventually, spawn
+from processes import Hopeless, Supervised, bench, eventually, spawn
 
 VICTIMS = ["kpc", "kpc-1", "dcx", "epts", "tekton", "epr", "cm", "nats-server", "postgres"]
 # Messages per second: enough that every kill hits messages in flight, few enough to catch up after it.
@@ -84,20 +84,24 @@ def cluster(workplace, request):
 
 
 @pytest.mark.parametrize(
-    ("profile", "how", "rounds"),
-    [("smart-meter", signal.SIGKILL, 3), ("http", signal.SIGKILL, 1), ("smart-meter", signal.SIGTERM, 1)],
+    ("profile", "end", "rounds"),
+    [
+        ("smart-meter", Supervised.kill, 3),
+        ("http", Supervised.kill, 1),
+        ("smart-meter", Supervised.restart, 1),
+    ],
     ids=["mqtt-killed", "http-killed", "mqtt-restarted"],
 )
-def test_every_receipt_is_true_whatever_dies(cluster, profile, how, rounds):
+def test_every_receipt_is_true_whatever_dies(cluster, profile, end, rounds):
     load = Load(cluster, profile)
     try:
         load.wait_for_more("the start")
         for round_number in range(rounds):
             for victim in VICTIMS:
-                cluster.processes[victim].end(how)
+                end(cluster.processes[victim])
                 load.wait_for_more(f"the end of {victim} in round {round_number}")
         for victim in VICTIMS:
-            cluster.processes[victim].end(signal.SIGKILL)
+            cluster.processes[victim].kill()
         load.wait_for_more("the death of all, one right after the other")
         code = load.finish()
     except BaseException:
@@ -106,7 +110,13 @@ def test_every_receipt_is_true_whatever_dies(cluster, profile, how, rounds):
     report = load.report
     assert report, load.log.read_text()
     totals = report["totals"]
-    assert report["receipts_without_row"] == report["duplicates"] == report["incomplete"] == report["wrong_points"] == 0
+    assert (
+        report["receipts_without_row"]
+        == report["duplicates"]
+        == report["incomplete"]
+        == report["wrong_points"]
+        == 0
+    )
     assert totals["contradictions"] == 0, "a message with a receipt must not get an error too"
     assert totals["stalls"] == 0, "the gateway either answers or closes the connection"
     assert not totals["refused"], f"no message was bad: {totals}"
@@ -128,5 +138,7 @@ def stored_messages(cluster, endpoints):
         """SELECT s.endpoint_id, (extract(epoch FROM p.ts) * 1000)::bigint, count(*)
            FROM epts.point p JOIN epts.series s USING (series_id) GROUP BY 1, 2"""
     )
-    counts = {(endpoint, timestamp): int(count) for endpoint, timestamp, count in rows if endpoint in endpoints}
+    counts = {
+        (endpoint, timestamp): int(count) for endpoint, timestamp, count in rows if endpoint in endpoints
+    }
     return collections.Counter(counts)

@@ -10,8 +10,9 @@ from processes import program
 
 def curl(*arguments):
     """Status and body."""
-    command = [program("curl", variable="BANDAR_CURL", install="install the package curl"), "-sS", "-w", "\n%{http_code}"]
-    output = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=30, check=True).stdout
+    command = [program("curl", variable="BANDAR_CURL", install="install the package curl"), "-sS", *arguments]
+    command += ["-w", "\n%{http_code}"]
+    output = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
     body, _, status = output.rpartition("\n")
     return int(status), body
 

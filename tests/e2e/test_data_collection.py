@@ -1,4 +1,4 @@
-"""What devices send and what is stored of it. A receipt means: committed and readable, so nothing here waits for data."""
+"""What devices send and what is stored of it. A receipt means committed and readable: nothing here waits for data."""
 
 import json
 import socket
@@ -119,7 +119,9 @@ def test_one_bad_sample_refuses_the_whole_batch(device, history):
     error = json.loads(client.message(f"{topic}/error").payload)
     assert error["statusCode"] == 400
     assert "1" in error["reasonPhrase"] and "ts" in error["reasonPhrase"], "it names the sample and the path"
-    assert endpoint.points("auto~temperature") in ({}, {"auto~temperature": []}), "nothing of the batch is stored"
+    assert endpoint.points("auto~temperature") in ({}, {"auto~temperature": []}), (
+        "nothing of the batch is stored"
+    )
 
 
 @pytest.mark.parametrize("path", ["plain/temperature", "plain/temperature/5"])
@@ -142,7 +144,9 @@ def test_a_plain_value_with_a_unit(device, endpoint):
     assert endpoint.values("auto~temperature-value") == [21.5]
 
 
-@pytest.mark.parametrize("sample", ["15", '"text"', "true", "null", "[[85, 34]]", '{"nested": {"a": 1}}', "[]"])
+@pytest.mark.parametrize(
+    "sample", ["15", '"text"', "true", "null", "[[85, 34]]", '{"nested": {"a": 1}}', "[]"]
+)
 def test_a_sample_may_be_any_json(device, endpoint, sample):
     client = device()
     client.send(endpoint.topic("json/1"), sample)

@@ -17,6 +17,8 @@ BATCH = """[
   {"ts": "2019-04-26T16:41:07+0000", "temperature": 21.5, "humidity": 67}
 ]"""
 WITHIN_S = 20
+# mosquitto_rr prints the topic too, and gives up after 10 s.
+SHOW = ["-v", "-W", "10"]
 
 
 def mosquitto(name):
@@ -26,7 +28,9 @@ def mosquitto(name):
 def run(platform, name, *arguments):
     address = ["-h", "127.0.0.1", "-p", platform.mqtt_port]
     command = [mosquitto(name), *address, *arguments]
-    return subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=WITHIN_S, check=True).stdout
+    return subprocess.run(
+        list(map(str, command)), capture_output=True, text=True, timeout=WITHIN_S, check=True
+    ).stdout
 
 
 class Subscriber:
@@ -103,7 +107,9 @@ def test_plain_data(platform, endpoint, version):
 def test_request_and_response(platform, endpoint):
     """mosquitto_rr as on the page: MQTT 3.1.1, the response on the /status topic that it names."""
     topic = endpoint.topic("json/1")
-    output = run(platform, "mosquitto_rr", "-t", topic, "-e", f"{topic}/status", "-V", "311", "-m", SAMPLE, "-v", "-W", "10")
+    output = run(
+        platform, "mosquitto_rr", "-t", topic, "-e", f"{topic}/status", "-V", "311", "-m", SAMPLE, *SHOW
+    )
     assert output.startswith(f"{topic}/status")
     assert endpoint.values("auto~temperature") == [21]
 
@@ -111,6 +117,8 @@ def test_request_and_response(platform, endpoint):
 def test_request_and_response_with_mqtt_5(platform, endpoint):
     """The same with MQTT 5, where the program sets the properties Response Topic and Correlation Data."""
     topic = endpoint.topic("json/1")
-    output = run(platform, "mosquitto_rr", "-t", topic, "-e", f"{topic}/status", "-V", "5", "-m", SAMPLE, "-v", "-W", "10")
+    output = run(
+        platform, "mosquitto_rr", "-t", topic, "-e", f"{topic}/status", "-V", "5", "-m", SAMPLE, *SHOW
+    )
     assert output.startswith(f"{topic}/status")
     assert endpoint.values("auto~temperature") == [21]

@@ -1,10 +1,8 @@
 """What is asked of a replica that is just starting: try again later. Never that there is no such thing."""
 
-import signal
-
 import pytest
 
-from processes import eventually
+from processes import Supervised, eventually
 from rest import request
 
 # Half-open connections of the dying process, no listener, and answers that ask to come back.
@@ -23,12 +21,12 @@ def ask_until(method, url, wanted, headers=None, body=None):
     return seen
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "restarted"])
-def test_a_gateway_that_starts(cluster, how):
+@pytest.mark.parametrize("end", [Supervised.kill, Supervised.restart], ids=["killed", "restarted"])
+def test_a_gateway_that_starts(cluster, end):
     endpoint = cluster.api.create_application().create_endpoint()
-    url = f"http://127.0.0.1:{cluster.http_ports['kp1']}/{endpoint.topic('json')}"
+    url = f"http://127.0.0.1:{cluster.http_ports['kpc']}/{endpoint.topic('json')}"
     for _ in range(3):
-        cluster.processes["kpc"].end(how)
+        end(cluster.processes["kpc"])
         seen = ask_until("POST", url, 200, body=b'{"temperature": 1}')
         assert set(seen[:-1]) <= PASSING, seen
 
@@ -44,6 +42,6 @@ def test_a_gateway_that_starts(cluster, how):
 def test_a_service_that_starts(cluster, service, path):
     url = f"http://127.0.0.1:{cluster.http_ports[service]}{path}"
     for _ in range(3):
-        cluster.processes[service].end()
+        cluster.processes[service].kill()
         seen = ask_until("GET", url, 200, headers={"x-iamcore-api-key": cluster.api.key})
         assert set(seen[:-1]) <= PASSING, seen

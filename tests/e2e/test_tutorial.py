@@ -27,10 +27,9 @@ def environment(request):
 
 @pytest.mark.parametrize("timestamps", ["server", "device"])
 def test_a_device_that_never_subscribes_gets_its_responses(platform, environment, timestamps):
-    settings = {"timestamp": {"path": "timestamp", "format": "millis-unix-epoch", "fallback-strategy": "server-timestamp"}}
-    application = platform.api.create_application(
-        epts={"time-series": {"auto-extract": True, **settings}} if timestamps == "device" else None
-    )
+    rule = {"path": "timestamp", "format": "millis-unix-epoch", "fallback-strategy": "server-timestamp"}
+    settings = {"time-series": {"auto-extract": True, "timestamp": rule}}
+    application = platform.api.create_application(epts=settings if timestamps == "device" else None)
     endpoint = application.create_endpoint()
     program = pathlib.Path(__file__).with_name("never_subscribes.py")
     arguments = [platform.mqtt_port, application.version, endpoint.token, SAMPLES]

@@ -76,7 +76,8 @@ async fn relay(session: &Session, publication: Publication) -> Verdict {
         // Neither taken nor refused: the connection is about to be closed, and the client sends it elsewhere.
         return pending().await;
     }
-    let relaying = ntex::rt::spawn(async move { gateway.publish(Some(&connection), publication).await });
+    // Boxed: the runtime moves what it is given several times, and this is large.
+    let relaying = ntex::rt::spawn(Box::pin(async move { gateway.publish(Some(&connection), publication).await }));
     match relaying.await {
         Ok(verdict) => verdict,
         // The worker thread is ending, and with it the connection.
