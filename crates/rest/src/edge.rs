@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -48,6 +49,8 @@ pub(crate) struct Policy {
     /// One permit per request in work.
     pub(crate) requests: Semaphore,
     pub(crate) metrics: Metrics,
+    /// Whether every router of the process is mounted; before, a path that is unknown may become known.
+    pub(crate) is_complete: AtomicBool,
 }
 
 impl Policy {
@@ -72,6 +75,7 @@ impl Edge {
             request_timeout: config.request_timeout(),
             requests: Semaphore::new(config.concurrent_requests_max.min(Semaphore::MAX_PERMITS)),
             metrics: Metrics::new(),
+            is_complete: AtomicBool::new(false),
         };
         let mounts =
             Mounts { routes: Arc::new(RwLock::new(service::unknown_routes())), policy: Arc::new(policy) };
@@ -148,6 +152,12 @@ impl Mounts {
         let mut routes = self.routes.write();
         let merged = routes.clone().merge(router);
         *routes = merged;
+    }
+
+    /// Says that every router is mounted. Until then an unknown path is answered 503, because who asks for it may only
+    /// have come too early.
+    pub fn complete(&self) {
+        self.policy.is_complete.store(true, Ordering::Release);
     }
 
     pub(crate) fn current(&self) -> Router {

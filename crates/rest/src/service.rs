@@ -1,6 +1,7 @@
 //! What every REST router of the platform has.
 
 use std::any::Any;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use axum::Router;
@@ -115,8 +116,15 @@ fn panicked(panic: Box<dyn Any + Send + 'static>) -> Response {
     Error::internal(anyhow::anyhow!("a handler panicked: {text}")).into_response()
 }
 
-async fn not_found(uri: Uri) -> Error {
-    Error::not_found(format!("there is nothing at {}: check the path", uri.path()))
+async fn not_found(uri: Uri, request: Request) -> Error {
+    match Policy::of(&request) {
+        Ok(policy) if policy.is_complete.load(Ordering::Acquire) => {}
+        Ok(_) => return Error::unavailable("this process is starting: try again in a moment"),
+        Err(error) => return error,
+    }
+    // A device's path holds its token, which belongs in no answer that may be logged.
+    let path = if uri.path().starts_with("/kp1") { "this path" } else { uri.path() };
+    Error::not_found(format!("there is nothing at {path}: check the path"))
 }
 
 async fn method_not_allowed(method: Method) -> Error {

@@ -97,7 +97,7 @@ impl Context {
         let subscriber = subscriber.with_context(|| format!("subscribing to {subject}"))?;
         // Whoever subscribes says soon after that it is ready: the server must know of the subscription by then.
         self.settled().await?;
-        Ok(Subscription::new(subscriber, self.shared.stopping.clone()))
+        Ok(Subscription::new(subscriber, client.clone(), self.shared.stopping.clone()))
     }
 
     /// Waits until NATS has taken in all subscriptions so far.

@@ -20,6 +20,9 @@ use crate::{Context, Entry, Fault, Faults, NatsConfig, Requester, Settings, tele
 /// The sections that belong to no single service.
 const SECTIONS: [&str; 5] = ["process", "nats", "postgres", "http", telemetry::SECTION];
 
+/// How long the connections of a service that has finished may take to close.
+const LAST_WORDS_PATIENCE: Duration = Duration::from_secs(2);
+
 /// Section `[process]`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -135,7 +138,7 @@ impl Platform {
 
     /// Starts one service beside the others: each waits by itself for what it needs.
     fn start_service(&self, context: &Context, starter: Starter, fatal: &mpsc::Sender<anyhow::Error>) {
-        let (service, fatal) = (context.clone(), fatal.clone());
+        let (service, services, fatal) = (context.clone(), self.services.clone(), fatal.clone());
         let starting = {
             let context = context.clone();
             tokio::spawn(async move {
@@ -147,6 +150,9 @@ impl Platform {
             let error = match starting.await {
                 Ok(Ok(())) => {
                     service.shared.started.store(true, Ordering::Release);
+                    if services.iter().all(|service| service.shared.started.load(Ordering::Acquire)) {
+                        service.shared.mounts.complete();
+                    }
                     tracing::info!(service = service.name(), replica = %service.replica(), "started");
                     return;
                 }
@@ -231,15 +237,17 @@ async fn stop_service(service: &Context, grace: Duration) -> bool {
     shared.tasks.close();
     let finished = tokio::time::timeout(grace, shared.tasks.wait()).await.is_ok();
     // What was answered last must leave before the connection ends.
-    let flushed = tokio::time::timeout(Duration::from_secs(2), shared.client.flush()).await;
-    if !matches!(flushed, Ok(Ok(()))) {
+    let connected = shared.client.connection_state() == async_nats::connection::State::Connected;
+    if !connected || shared.requester.round_trip(LAST_WORDS_PATIENCE).await.is_err() {
         tracing::warn!(service = service.name(), "the last messages may not have reached NATS");
     }
     let pools = std::mem::take(&mut *shared.pools.lock());
     for pool in pools {
-        drop(tokio::time::timeout(Duration::from_secs(2), pool.close()).await);
+        drop(tokio::time::timeout(LAST_WORDS_PATIENCE, pool.close()).await);
     }
-    drop(shared.client.drain().await);
+    if connected {
+        drop(shared.client.drain().await);
+    }
     tracing::info!(service = service.name(), "stopped");
     finished
 }

@@ -1,34 +1,51 @@
 //! A subscription that ends in an orderly way.
 
-use async_nats::{Message, Subscriber};
-use futures::StreamExt as _;
+use std::time::Duration;
+
+use async_nats::connection::State;
+use async_nats::{Client, Message, Subscriber};
+use futures::{FutureExt as _, StreamExt as _};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+
+/// How long the last messages may take to come in once the service stops.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Messages of one subject. When the service stops it asks the server for no more, hands out what has already come,
 /// and then ends.
 pub struct Subscription {
     subscriber: Subscriber,
+    client: Client,
     stopping: CancellationToken,
-    draining: bool,
+    drained_by: Option<Instant>,
 }
 
 impl Subscription {
-    pub(crate) fn new(subscriber: Subscriber, stopping: CancellationToken) -> Self {
-        Self { subscriber, stopping, draining: false }
+    pub(crate) fn new(subscriber: Subscriber, client: Client, stopping: CancellationToken) -> Self {
+        Self { subscriber, client, stopping, drained_by: None }
     }
 
     /// The next message, or `None` once the service stops and all has been handed out.
     pub async fn next(&mut self) -> Option<Message> {
-        if !self.draining {
-            let stopping = self.stopping.clone();
-            tokio::select! {
-                message = self.subscriber.next() => return message,
-                () = stopping.cancelled() => {
-                    self.draining = true;
-                    self.subscriber.drain().await.ok()?;
+        let drained_by = match self.drained_by {
+            Some(drained_by) => drained_by,
+            None => {
+                tokio::select! {
+                    message = self.subscriber.next() => return message,
+                    () = self.stopping.cancelled() => {}
                 }
+                let drained_by = Instant::now() + DRAIN_PATIENCE;
+                self.drained_by = Some(drained_by);
+                if self.client.connection_state() == State::Connected {
+                    tokio::time::timeout_at(drained_by, self.subscriber.drain()).await.ok()?.ok()?;
+                }
+                drained_by
             }
+        };
+        if self.client.connection_state() != State::Connected {
+            // No more will come, and nobody could be answered.
+            return self.subscriber.next().now_or_never().flatten();
         }
-        self.subscriber.next().await
+        tokio::time::timeout_at(drained_by, self.subscriber.next()).await.ok().flatten()
     }
 }

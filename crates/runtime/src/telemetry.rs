@@ -13,6 +13,7 @@ use opentelemetry_otlp::WithExportConfig as _;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::logs::SdkLoggerProvider;
 use opentelemetry_sdk::metrics::SdkMeterProvider;
+use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
 use serde::Deserialize;
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -104,6 +105,7 @@ pub fn install(config: &Config) -> anyhow::Result<Telemetry> {
     }
     let metrics = metrics.build();
     opentelemetry::global::set_meter_provider(metrics.clone());
+    opentelemetry::global::set_text_map_propagator(TraceContextPropagator::new());
     subscribe(config, traces.as_ref(), logs.as_ref())?;
     Ok(Telemetry { registry, metrics, traces, logs })
 }

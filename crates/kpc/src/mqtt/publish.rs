@@ -77,7 +77,8 @@ async fn relay(session: &Session, publication: Publication) -> Verdict {
         return pending().await;
     }
     // Boxed: the runtime moves what it is given several times, and this is large.
-    let relaying = ntex::rt::spawn(Box::pin(async move { gateway.publish(Some(&connection), publication).await }));
+    let relaying =
+        ntex::rt::spawn(Box::pin(async move { gateway.publish(Some(&connection), publication).await }));
     match relaying.await {
         Ok(verdict) => verdict,
         // The worker thread is ending, and with it the connection.

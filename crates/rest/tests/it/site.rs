@@ -59,6 +59,7 @@ pub(crate) async fn site_with(change: impl FnOnce(&mut Config)) -> Site {
         .with_state((Arc::clone(&begun), Arc::clone(&go_on)));
     let (address, mounts) = (edge.local_addr(), edge.mounts().clone());
     mounts.add(rest::service("berths", routes));
+    mounts.complete();
     let stopping = CancellationToken::new();
     let served = tokio::spawn(edge.serve(stopping.clone()));
     Site { address, mounts, stopping, served, begun, go_on, client: Client::new() }

@@ -141,3 +141,33 @@ fn all_faults_of_all_sections_are_reported_together() {
         "{faults}"
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_does_not_wait_for_a_nats_that_is_away() {
+    let (mut nats, mut platform) = start(&[("process.stop_grace_ms", "60000")]).await;
+    platform.ready().await.unwrap();
+    let context = platform.services()[0].clone();
+    let mut subscription = context.subscribe("some.subject".to_owned(), None).await.unwrap();
+    context.task(async move { while subscription.next().await.is_some() {} });
+    nats.kill();
+    eventually("NATS is gone", Duration::from_secs(15), async || {
+        (get(&platform, "/ready").await.0 == 503).then_some(())
+    })
+    .await;
+    let stopped = tokio::time::timeout(Duration::from_secs(20), platform.stop()).await;
+    stopped.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_path_is_only_certain_when_all_services_have_started() {
+    let (_nats, mut platform) = start(&[]).await;
+    eventually("served", Duration::from_secs(10), async || {
+        let (status, _) = get(&platform, "/nothing/here").await;
+        assert!(status == 503 || status == 404, "{status}");
+        (status == 404).then_some(())
+    })
+    .await;
+    platform.ready().await.unwrap();
+    let (status, body) = get(&platform, "/kp1/v/dcx/secret-token/json").await;
+    assert!(status == 404 && !body.contains("secret-token"), "{body}");
+}
