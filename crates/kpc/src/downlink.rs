@@ -51,19 +51,22 @@ impl Downlink {
 
     /// A message on the subject that all replicas hear.
     pub(crate) fn to_service(&self, message: Message) {
-        self.deliver(message, Scope::Service);
+        if let Some(data) = read(&message) {
+            self.deliver(message, data, Scope::Service);
+        }
     }
 
     /// A message to this replica that answers no waiting request.
     pub(crate) fn to_replica(&self, message: Message) {
-        if subject::parse_reply(&message.subject).is_some() {
-            // An answer that came after its deadline: the device has been told, and may have sent again.
-            self.gateway.metrics.expired();
-            return;
+        if let Some(slot) = subject::parse_reply(&message.subject) {
+            let is_data = slot.message_type == esp::EXTENSION_DATA.message_type && message.status.is_none();
+            return self.to_slot(message, is_data);
         }
         match message.subject.rsplit_once('.').map(|(_, message_type)| message_type) {
             Some(message_type) if message_type == esp::EXTENSION_DATA.message_type => {
-                self.deliver(message, Scope::Replica)
+                if let Some(data) = read(&message) {
+                    self.deliver(message, data, Scope::Replica);
+                }
             }
             Some(message_type) if message_type == elce::CONNECTED_HERE_TOO.message_type => {
                 self.gateway.learn_shared(&message.payload)
@@ -72,13 +75,22 @@ impl Downlink {
         }
     }
 
-    fn deliver(&self, message: Message, scope: Scope) {
-        let data = match ExtensionData::decode(&message.payload) {
-            Ok(data) => data,
-            Err(error) => {
-                return tracing::warn!(%error, "a message for a device cannot be read; it is dropped");
-            }
-        };
+    /// A message where a request of ours was to be answered, and nobody waits any more. Either it is the answer and has
+    /// come too late: the device has been told, and may have sent again. Or the extension pushes to where it last
+    /// heard from the endpoint, the session affinity of 3/ISM; then its correlation id is not ours.
+    fn to_slot(&self, message: Message, is_data: bool) {
+        let late = || self.gateway.metrics.expired();
+        if !is_data {
+            return late();
+        }
+        match read(&message) {
+            Some(data) if self.gateway.relay.correlation_ids.made(&data.correlation_id) => late(),
+            Some(data) => self.deliver(message, data, Scope::Replica),
+            None => {}
+        }
+    }
+
+    fn deliver(&self, message: Message, data: ExtensionData, scope: Scope) {
         let forwarded_by = message.headers.as_ref().and_then(|headers| headers.get(FORWARDED_BY));
         if forwarded_by.is_some_and(|replica| replica.as_str() == self.gateway.replica.as_str()) {
             return;
@@ -233,6 +245,12 @@ impl Gateway {
             }
         }
     }
+}
+
+fn read(message: &Message) -> Option<ExtensionData> {
+    ExtensionData::decode(&message.payload)
+        .inspect_err(|error| tracing::warn!(%error, "a message for a device cannot be read; it is dropped"))
+        .ok()
 }
 
 /// The topic of a push as the connection knows the endpoint: with the token that it used last.

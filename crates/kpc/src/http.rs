@@ -3,13 +3,12 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
 use bytes::Bytes;
-use http_body_util::LengthLimitError;
 use ids::CorrelationId;
 use kp1::{RequestPath, percent_decode};
 use tokio::time::Instant;
@@ -18,8 +17,9 @@ use tracing::Instrument as _;
 use crate::failure::Failure;
 use crate::gateway::Gateway;
 use crate::metrics::{Outcome, Transport};
-use crate::relay::{self, Answer, Persistence, too_large};
+use crate::relay::{self, Answer, Persistence};
 use crate::uplink::error_body;
+use crate::upload::Upload;
 
 /// When a client may try again that was told to wait, in s.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
@@ -27,7 +27,7 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// The routes of the HTTP binding.
 pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
-    Router::new().route("/kp1/{*path}", post(handle)).with_state(gateway)
+    Router::new().route("/kp1/{*path}", post(handle).fallback(refuse_method)).with_state(gateway)
 }
 
 async fn handle(State(gateway): State<Arc<Gateway>>, request: Request) -> Response {
@@ -54,14 +54,24 @@ async fn handle(State(gateway): State<Arc<Gateway>>, request: Request) -> Respon
     }
 }
 
+/// Answers what is no POST; axum adds which methods are allowed.
+async fn refuse_method(request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    Upload::new(&parts.headers, body).discard().await;
+    let reason = format!("{} has no meaning here; send messages with POST", parts.method);
+    refuse(&Failure::refused(405, reason))
+}
+
 async fn handle_in_span(
     gateway: &Arc<Gateway>,
     request: Request,
     correlation_id: &CorrelationId,
 ) -> Response {
-    let _in_flight = gateway.enter();
+    let in_flight = gateway.enter();
     let started = Instant::now();
-    let (result, outcome) = match relay(gateway, request, correlation_id, started).await {
+    let (parts, body) = request.into_parts();
+    let mut upload = Upload::new(&parts.headers, body);
+    let (result, outcome) = match relay(gateway, &parts, &mut upload, correlation_id, started).await {
         Ok(answer) => {
             let status = relay::status(answer.data.status_code);
             let outcome = if status < 400 { Outcome::Stored } else { Outcome::Refused(status) };
@@ -75,6 +85,9 @@ async fn handle_in_span(
         }
     };
     gateway.metrics.message(Transport::Http, outcome, started.elapsed());
+    drop(in_flight);
+    // Most messages are refused before their body has been read.
+    upload.discard().await;
     match result {
         Ok(answer) => respond(answer),
         Err(failure) => refuse(&failure),
@@ -83,7 +96,8 @@ async fn handle_in_span(
 
 async fn relay(
     gateway: &Arc<Gateway>,
-    request: Request,
+    parts: &Parts,
+    upload: &mut Upload,
     correlation_id: &CorrelationId,
     now: Instant,
 ) -> Result<Answer, Failure> {
@@ -91,7 +105,6 @@ async fn relay(
         return Err(Failure::passing(503, "the gateway is stopping; try again"));
     }
     let deadline = now + gateway.config.deadline();
-    let (parts, body) = request.into_parts();
     let path = decode(&parts.uri)?;
     let path = RequestPath::parse_http(&path)?;
     // One attempt takes all the time there is: what the device is not told it would have to guess.
@@ -104,34 +117,12 @@ async fn relay(
         let reason = format!("an endpoint may send {per_second} messages per second; send more slowly");
         return Err(Failure::refused(429, reason));
     }
-    let payload =
-        tokio::time::timeout_at(deadline, read(&parts.headers, body, route.payload_bytes_max)).await;
-    let payload = payload.map_err(|_| Failure::refused(408, "the body did not come in time"))??;
+    let payload = upload.read(route.payload_limit, deadline).await?;
     gateway.relay.exchange(&route, payload, correlation_id, persistence).await
 }
 
 fn decode(uri: &Uri) -> Result<String, Failure> {
     Ok(percent_decode(uri.path())?.into_owned())
-}
-
-/// Reads the body, up to the limit.
-async fn read(headers: &HeaderMap, body: Body, max: usize) -> Result<Bytes, Failure> {
-    let length =
-        headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
-    if let Some(length) = length
-        && length > max
-    {
-        return Err(too_large(length, max));
-    }
-    to_bytes(body, max).await.map_err(|error| {
-        let is_limit =
-            std::error::Error::source(&error).is_some_and(|source| source.is::<LengthLimitError>());
-        if is_limit {
-            Failure::refused(413, format!("the payload may be {max} bytes; send less at once"))
-        } else {
-            Failure::refused(400, "the body could not be read")
-        }
-    })
 }
 
 /// The extension's answer: success is exactly 200 (some clients accept nothing else), 304 passes, errors have the body
@@ -169,8 +160,10 @@ fn json(status: StatusCode, body: Bytes) -> Response {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use axum::body::to_bytes;
     use ism::esp::ExtensionData;
+
+    use super::*;
 
     fn answer(status_code: i32, payload: Option<&'static str>) -> Response {
         let payload = payload.map(Bytes::from);
@@ -192,14 +185,5 @@ mod tests {
         assert_eq!((response.status().as_u16(), &response.headers()["retry-after"]), (429, &RETRY_AFTER));
         let body = to_bytes(response.into_body(), 1_000).await.unwrap();
         assert_eq!(body, r#"{"statusCode":429,"reasonPhrase":"the extension gave no reason"}"#);
-    }
-
-    #[tokio::test]
-    async fn a_body_is_read_up_to_the_limit() {
-        let headers = HeaderMap::new();
-        assert_eq!(read(&headers, Body::from("12345"), 5).await.unwrap(), "12345");
-        assert_eq!(read(&headers, Body::from("123456"), 5).await.unwrap_err().status, 413);
-        let told = HeaderMap::from_iter([(header::CONTENT_LENGTH, HeaderValue::from_static("6"))]);
-        assert_eq!(read(&told, Body::empty(), 5).await.unwrap_err().status, 413);
     }
 }

@@ -29,6 +29,7 @@ mod shards;
 mod sharing;
 mod takeover;
 mod uplink;
+mod upload;
 mod wills;
 
 use std::sync::Arc;
@@ -41,7 +42,7 @@ use ids::EndpointId;
 use ism::ecap::EndpointTokenRevokedEvent;
 use ism::{Record as _, ecap, elce, esp, session};
 use runtime::{Applications, Context};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use config::{Config, Limits, Mqtt, Tokens};
 
@@ -69,23 +70,28 @@ impl runtime::Service for Kpc {
     }
 
     async fn start(config: Config, context: Context) -> anyhow::Result<()> {
-        // Notices and events go out until the last connection has ended, after everything else has stopped.
-        let stopped = CancellationToken::new();
-        let notified = CancellationToken::new();
-        let gateway = build(config, &context, &notified).await?;
-        follow(&gateway, &context).await?;
-        context.mount(http::router(gateway.clone()));
-        let server = mqtt::serve(gateway.clone()).await?;
-        tracing::info!(address = %server.address(), "serving MQTT");
-        let connectivity = gateway.clone();
-        let (stop, last) = (stopped.clone(), notified);
-        context.task(async move {
-            connectivity.publish_connectivity(stop).await;
-            last.cancel();
-        });
-        context.spawn("serve MQTT", serve_until_stopped(gateway, server, stopped));
-        Ok(())
+        start(config, context).await.map(drop)
     }
+}
+
+async fn start(config: Config, context: Context) -> anyhow::Result<Arc<Gateway>> {
+    // Notices and events go out until the last connection has ended, after everything else has stopped. Guards, because
+    // they end also when the start or the server fails: nothing comes any more then.
+    let stopped = CancellationToken::new();
+    let notified = CancellationToken::new();
+    let (stop, last) = (stopped.clone().drop_guard(), notified.clone().drop_guard());
+    let gateway = build(config, &context, &notified).await?;
+    follow(&gateway, &context).await?;
+    context.mount(http::router(gateway.clone()));
+    let server = mqtt::serve(gateway.clone()).await?;
+    tracing::info!(address = %server.address(), "serving MQTT");
+    let connectivity = gateway.clone();
+    context.task(async move {
+        connectivity.publish_connectivity(stopped).await;
+        drop(last);
+    });
+    context.spawn("serve MQTT", serve_until_stopped(gateway.clone(), server, stop));
+    Ok(gateway)
 }
 
 async fn build(
@@ -209,7 +215,7 @@ fn revoke(gateway: &Gateway, payload: &bytes::Bytes) {
 async fn serve_until_stopped(
     gateway: Arc<Gateway>,
     mut server: mqtt::Server,
-    stopped: CancellationToken,
+    stop: DropGuard,
 ) -> anyhow::Result<()> {
     let stopping = gateway.context.stopping();
     tokio::select! {
@@ -229,7 +235,7 @@ async fn serve_until_stopped(
     gateway.connections.finish_all(CloseReason::Stopping);
     settled(mqtt::CLOSE_PATIENCE, || gateway.connections.count() == 0).await;
     server.stop().await;
-    stopped.cancel();
+    drop(stop);
     Ok(())
 }
 

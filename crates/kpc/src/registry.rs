@@ -2,7 +2,9 @@
 //!
 //! Extension instances announce themselves in a NATS key-value bucket; the gateway watches it, so a new extension needs
 //! neither configuration nor a restart here. What was last known stays known while NATS is away, and an extension whose
-//! process has died stays known too: messages for it are answered with 503, not 404.
+//! process has died stays known too: messages for it are answered with 503, not 404. When NATS has lost the bucket,
+//! extensions announce themselves again within half a minute; so one that is missing without having been deleted stays
+//! known for a while.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,6 +24,9 @@ use crate::limits::Backoff;
 
 /// How often the whole bucket is read again, in case a change was missed.
 const READ_AGAIN: Duration = Duration::from_secs(60);
+/// How long an extension that is missing in the bucket stays known, at least: twice the time in which it would announce
+/// itself again.
+const MISSING_KEPT: Duration = Duration::from_secs(60);
 
 /// What is known of an extension.
 pub(crate) enum Known {
@@ -35,8 +40,22 @@ pub(crate) enum Known {
 /// The extensions that have announced themselves.
 #[derive(Default)]
 pub(crate) struct Registry {
-    extensions: RwLock<Option<HashMap<InstanceName, Arc<Registration>>>>,
+    /// None before the bucket has been read.
+    extensions: RwLock<Option<HashMap<InstanceName, Entry>>>,
     again: Notify,
+}
+
+/// A known extension.
+struct Entry {
+    registration: Arc<Registration>,
+    /// Since when the bucket is known not to hold it.
+    missing_since: Option<Instant>,
+}
+
+impl Entry {
+    fn new(registration: Registration) -> Self {
+        Self { registration: Arc::new(registration), missing_since: None }
+    }
 }
 
 impl Registry {
@@ -44,7 +63,9 @@ impl Registry {
     pub(crate) fn look_up(&self, name: &InstanceName) -> Known {
         match &*self.extensions.read() {
             None => Known::NotYet,
-            Some(extensions) => extensions.get(name).cloned().map_or(Known::Unknown, Known::Extension),
+            Some(extensions) => extensions
+                .get(name)
+                .map_or(Known::Unknown, |entry| Known::Extension(entry.registration.clone())),
         }
     }
 
@@ -57,8 +78,26 @@ impl Registry {
         if let Some((name, registration)) = read(key, value)
             && let Some(extensions) = &mut *self.extensions.write()
         {
-            extensions.insert(name, registration);
+            extensions.insert(name, Entry::new(registration));
         }
+    }
+
+    /// Takes over all that the bucket holds. What it does not hold is forgotten only if it is missing for long.
+    fn replace(&self, found: HashMap<InstanceName, Registration>, now: Instant) {
+        let mut known = self.extensions.write();
+        let mut extensions = known.take().unwrap_or_default();
+        extensions.retain(|name, entry| {
+            if found.contains_key(name) {
+                return true;
+            }
+            let since = *entry.missing_since.get_or_insert_with(|| {
+                tracing::warn!(extension = %name, "an extension is missing in the register; keeping it for a while");
+                now
+            });
+            now.saturating_duration_since(since) < MISSING_KEPT
+        });
+        extensions.extend(found.into_iter().map(|(name, registration)| (name, Entry::new(registration))));
+        *known = Some(extensions);
     }
 
     fn remove(&self, key: &str) {
@@ -120,15 +159,15 @@ impl Registry {
             let value = bucket.get(&key).await.with_context(|| format!("reading {key}"))?;
             extensions.extend(value.and_then(|value| read(&key, &value)));
         }
-        *self.extensions.write() = Some(extensions);
+        self.replace(extensions, Instant::now());
         Ok(())
     }
 }
 
-fn read(key: &str, value: &[u8]) -> Option<(InstanceName, Arc<Registration>)> {
+fn read(key: &str, value: &[u8]) -> Option<(InstanceName, Registration)> {
     let name = InstanceName::parse(key).ok()?;
     match serde_json::from_slice(value) {
-        Ok(registration) => Some((name, Arc::new(registration))),
+        Ok(registration) => Some((name, registration)),
         Err(error) => {
             tracing::warn!(extension = key, %error, "an extension's registration cannot be read; it is ignored");
             None
@@ -153,12 +192,81 @@ mod tests {
         let dcx = InstanceName::parse("dcx").unwrap();
         registry.put("dcx", &registration(true));
         assert!(matches!(registry.look_up(&dcx), Known::NotYet));
-        *registry.extensions.write() = Some(HashMap::new());
+        registry.replace(HashMap::new(), Instant::now());
         assert!(matches!(registry.look_up(&dcx), Known::Unknown));
         registry.put("dcx", &registration(false));
         assert!(matches!(registry.look_up(&dcx), Known::Extension(found) if !found.endpoint_aware));
         registry.remove("dcx");
         assert!(matches!(registry.look_up(&dcx), Known::Unknown));
+    }
+
+    fn is_known(registry: &Registry, name: &str) -> bool {
+        matches!(registry.look_up(&InstanceName::parse(name).unwrap()), Known::Extension(_))
+    }
+
+    #[test]
+    fn what_is_missing_without_having_been_deleted_stays_known_for_a_while() {
+        let registry = Registry::default();
+        let start = Instant::now();
+        let bucket = |names: &[&str]| names.iter().filter_map(|name| read(name, &registration(true))).collect();
+        registry.replace(bucket(&["dcx", "cex", "epmx"]), start);
+        registry.replace(bucket(&["epmx"]), start);
+        assert!(is_known(&registry, "dcx") && is_known(&registry, "cex") && is_known(&registry, "epmx"));
+        registry.remove("cex");
+        assert!(!is_known(&registry, "cex"));
+        let almost = start + MISSING_KEPT.checked_sub(Duration::from_millis(1)).unwrap();
+        registry.replace(bucket(&["epmx"]), almost);
+        assert!(is_known(&registry, "dcx"));
+        registry.replace(bucket(&["epmx"]), start + MISSING_KEPT);
+        assert!(!is_known(&registry, "dcx") && is_known(&registry, "epmx"));
+    }
+
+    #[test]
+    fn what_is_announced_again_is_not_missing_any_more() {
+        let registry = Registry::default();
+        let start = Instant::now();
+        let one: HashMap<_, _> = read("dcx", &registration(true)).into_iter().collect();
+        registry.replace(one.clone(), start);
+        for (back, minutes) in [("in the bucket", 0), ("as a change", 10)] {
+            let lost = start + Duration::from_secs(60 * minutes);
+            registry.replace(HashMap::new(), lost);
+            match back {
+                "as a change" => registry.put("dcx", &registration(true)),
+                _ => registry.replace(one.clone(), lost),
+            }
+            registry.replace(HashMap::new(), lost + MISSING_KEPT * 2);
+            assert!(is_known(&registry, "dcx"), "{back}");
+            registry.replace(one.clone(), lost + MISSING_KEPT * 2);
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_lost_bucket_loses_no_extension() {
+        let nats = testkit::nats().await;
+        let client = nats.client().await;
+        let registry = Arc::new(Registry::default());
+        let announce = async |name: &'static str| {
+            let bucket = extension::bucket(&client).await.unwrap();
+            bucket.put(name, registration(true).into()).await.unwrap();
+        };
+        announce("dcx").await;
+        let (following, stopping) = (registry.clone(), CancellationToken::new());
+        let _stop = stopping.clone().drop_guard();
+        let its_client = nats.client().await;
+        tokio::spawn(async move { following.follow(its_client, stopping).await });
+        let known = async |name: &'static str| {
+            testkit::eventually("the extension is known", Duration::from_secs(20), async || {
+                is_known(&registry, name).then_some(())
+            })
+            .await;
+        };
+        known("dcx").await;
+        let jetstream = async_nats::jetstream::new(client.clone());
+        jetstream.delete_key_value(extension::BUCKET).await.unwrap();
+        announce("cex").await;
+        registry.read_again();
+        known("cex").await;
+        assert!(is_known(&registry, "dcx"));
     }
 
     #[test]

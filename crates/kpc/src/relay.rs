@@ -37,7 +37,24 @@ pub(crate) struct Route {
     pub(crate) identity: Option<Arc<Identity>>,
     pub(crate) resource_path: String,
     pub(crate) request_id: Option<RequestId>,
-    pub(crate) payload_bytes_max: usize,
+    pub(crate) payload_limit: PayloadLimit,
+}
+
+/// How long a payload may be, and which setting says so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PayloadLimit {
+    pub(crate) bytes: usize,
+    pub(crate) key: &'static str,
+}
+
+impl PayloadLimit {
+    /// The gateway's own limit, or the extension's when that is lower.
+    fn new(ours: usize, announced: Option<usize>) -> Self {
+        match announced.filter(|announced| *announced < ours) {
+            Some(bytes) => Self { bytes, key: "the extension's maxPayloadBytes" },
+            None => Self { bytes: ours, key: "kpc.limits.payload_bytes" },
+        }
+    }
 }
 
 /// An extension's answer, and its bytes for other replicas.
@@ -131,15 +148,13 @@ impl Relay {
                 Some(self.identities.resolve(&version.app_name, &token, correlation_id).await?)
             }
         };
-        let payload_bytes_max =
-            registration.max_payload_bytes.unwrap_or(usize::MAX).min(self.payload_bytes_max);
         Ok(Route {
             app_version,
             extension,
             identity,
             resource_path: target.resource_path.to_owned(),
             request_id: target.request_id,
-            payload_bytes_max,
+            payload_limit: PayloadLimit::new(self.payload_bytes_max, registration.max_payload_bytes),
         })
     }
 
@@ -192,8 +207,8 @@ impl Relay {
         correlation_id: &CorrelationId,
         persistence: Persistence,
     ) -> Result<Answer, Failure> {
-        if payload.len() > route.payload_bytes_max {
-            return Err(too_large(payload.len(), route.payload_bytes_max));
+        if payload.len() > route.payload_limit.bytes {
+            return Err(too_large(Some(payload.len()), route.payload_limit));
         }
         let data = ClientData {
             correlation_id: correlation_id.to_string(),
@@ -321,8 +336,11 @@ fn bad_name(error: ids::InvalidId) -> Failure {
     Failure::refused(400, error.to_string())
 }
 
-pub(crate) fn too_large(bytes: usize, max: usize) -> Failure {
-    Failure::refused(413, format!("the payload is {bytes} bytes and may be {max}; send less at once"))
+/// The refusal of a payload over the limit, with its size in bytes if that is known.
+pub(crate) fn too_large(bytes: Option<usize>, limit: PayloadLimit) -> Failure {
+    let is = bytes.map(|bytes| format!(" is {bytes} bytes and")).unwrap_or_default();
+    let PayloadLimit { bytes: max, key } = limit;
+    Failure::refused(413, format!("the payload{is} may be {max} bytes ({key}); send less at once"))
 }
 
 /// Makes correlation ids: a random part for the replica and a number, both short, for they are in every message.
@@ -341,6 +359,11 @@ impl CorrelationIds {
         let text = format!("{}-{number}", self.prefix);
         CorrelationId::parse(&text)
             .unwrap_or_else(|_| unreachable!("hexadecimal digits and a dash are printable"))
+    }
+
+    /// Whether the id was made here.
+    pub(crate) fn made(&self, correlation_id: &str) -> bool {
+        correlation_id.strip_prefix(&self.prefix).is_some_and(|rest| rest.starts_with('-'))
     }
 }
 
@@ -386,5 +409,28 @@ mod tests {
         let (one, two) = (CorrelationIds::new(), CorrelationIds::new());
         assert_ne!(one.next(), one.next());
         assert_ne!(one.next().as_str().split('-').next(), two.next().as_str().split('-').next());
+    }
+
+    #[test]
+    fn a_correlation_id_tells_who_made_it() {
+        let (one, two) = (CorrelationIds::new(), CorrelationIds::new());
+        let id = one.next();
+        assert!(one.made(id.as_str()) && !two.made(id.as_str()));
+        assert!(!one.made("") && !one.made("push-1"));
+    }
+
+    #[test]
+    fn the_lower_limit_counts_and_a_refusal_names_its_key() {
+        let ours = PayloadLimit::new(100, None);
+        assert_eq!(PayloadLimit::new(100, Some(100)), ours);
+        assert_eq!(
+            too_large(Some(101), ours).reason,
+            "the payload is 101 bytes and may be 100 bytes (kpc.limits.payload_bytes); send less at once"
+        );
+        let announced = PayloadLimit::new(100, Some(10));
+        assert_eq!(
+            too_large(None, announced).reason,
+            "the payload may be 10 bytes (the extension's maxPayloadBytes); send less at once"
+        );
     }
 }

@@ -113,7 +113,7 @@ impl Gateway {
         };
         let result = match &publication.payload {
             Ok(payload) => self.relay.exchange(&route, payload.clone(), correlation_id, persistence).await,
-            Err(bytes) => Err(too_large(*bytes, route.payload_bytes_max)),
+            Err(bytes) => Err(too_large(Some(*bytes), route.payload_limit)),
         };
         Ending { route: Some(route), result }
     }

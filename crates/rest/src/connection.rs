@@ -37,6 +37,8 @@ pub(crate) async fn serve(
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(ConnectInfo(peer));
         request.extensions_mut().insert(Arc::clone(&policy));
+        // In this order: once all is mounted, the router taken after that is whole.
+        request.extensions_mut().insert(policy.completeness());
         let answer = mounts.current().oneshot(request);
         async move { Ok::<Response, Infallible>(answer.await.unwrap_or_else(|never| match never {})) }
     });

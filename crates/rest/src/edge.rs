@@ -50,10 +50,18 @@ pub(crate) struct Policy {
     pub(crate) requests: Semaphore,
     pub(crate) metrics: Metrics,
     /// Whether every router of the process is mounted; before, a path that is unknown may become known.
-    pub(crate) is_complete: AtomicBool,
+    is_complete: AtomicBool,
 }
 
+/// Whether all routers of the process were mounted when a request came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct IsComplete(pub(crate) bool);
+
 impl Policy {
+    pub(crate) fn completeness(&self) -> IsComplete {
+        IsComplete(self.is_complete.load(Ordering::Acquire))
+    }
+
     /// The policy that the edge put into the request.
     pub(crate) fn of(request: &Request) -> Result<Arc<Self>, Error> {
         request.extensions().get().cloned().ok_or_else(Error::not_mounted)

@@ -1,7 +1,6 @@
 //! What every REST router of the platform has.
 
 use std::any::Any;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use axum::Router;
@@ -18,7 +17,7 @@ use tracing::Instrument as _;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use utoipa_axum::router::OpenApiRouter;
 
-use crate::edge::Policy;
+use crate::edge::{IsComplete, Policy};
 use crate::{Error, auth, correlation, document};
 
 /// Makes the router of a service out of its routes, whose paths begin with `/<name>/api/v1/`.
@@ -117,10 +116,8 @@ fn panicked(panic: Box<dyn Any + Send + 'static>) -> Response {
 }
 
 async fn not_found(uri: Uri, request: Request) -> Error {
-    match Policy::of(&request) {
-        Ok(policy) if policy.is_complete.load(Ordering::Acquire) => {}
-        Ok(_) => return Error::unavailable("this process is starting: try again in a moment"),
-        Err(error) => return error,
+    if request.extensions().get() != Some(&IsComplete(true)) {
+        return Error::unavailable("this process is starting: try again in a moment");
     }
     // A device's path holds its token, which belongs in no answer that may be logged.
     let path = if uri.path().starts_with("/kp1") { "this path" } else { uri.path() };
