@@ -94,9 +94,10 @@ pub struct Limits {
     pub endpoints_per_connection: usize,
     /// Topic filters that one connection subscribes to.
     pub subscriptions_per_connection: usize,
-    /// Messages of one connection that are being worked on; the gateway does not read on above it.
+    /// Messages of one connection that are being worked on. The gateway reads on until four times as many are here; those
+    /// above the limit wait for their turn.
     pub in_flight_per_connection: u16,
-    /// Bytes of one connection's messages that are being worked on; the gateway does not read on above it.
+    /// Bytes of one connection's messages that are here; the gateway does not read on above it.
     pub in_flight_bytes_per_connection: usize,
     /// Messages per second from one connection; up to twice as many in a burst.
     pub messages_per_second_per_connection: u32,

@@ -208,7 +208,8 @@ mod tests {
     fn what_is_missing_without_having_been_deleted_stays_known_for_a_while() {
         let registry = Registry::default();
         let start = Instant::now();
-        let bucket = |names: &[&str]| names.iter().filter_map(|name| read(name, &registration(true))).collect();
+        let bucket =
+            |names: &[&str]| names.iter().filter_map(|name| read(name, &registration(true))).collect();
         registry.replace(bucket(&["dcx", "cex", "epmx"]), start);
         registry.replace(bucket(&["epmx"]), start);
         assert!(is_known(&registry, "dcx") && is_known(&registry, "cex") && is_known(&registry, "epmx"));

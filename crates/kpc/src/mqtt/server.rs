@@ -22,6 +22,9 @@ use super::subscribe::{packet_v3, packet_v5};
 use crate::config::Config;
 use crate::gateway::Gateway;
 
+/// How many times the messages that are worked on may have been read: acknowledgements leave in order, and with a
+/// shorter queue one slow message would hold up PINGRESP.
+const READ_AHEAD: usize = 4;
 /// How slowly a packet may come in: so many bytes in each period, and all of it in so many seconds.
 const FRAME_PERIOD: Seconds = Seconds(5);
 const FRAME_LONGEST: Seconds = Seconds(120);
@@ -153,11 +156,10 @@ fn settings(config: &Config) -> SharedCfg {
         .set_max_qos(QoS::ExactlyOnce)
         .set_max_size(packet_max)
         // The gateway limits how many messages are worked on, after they are out of reach of the connection's end; what
-        // limits reading is the queue. MQTT 5 clients are told the number in CONNACK.
+        // limits reading, with every quality of service, is the queue. MQTT 5 clients are told the number in CONNACK.
         .set_max_receive(0)
         .set_max_receive_size(limits.in_flight_bytes_per_connection)
-        // Acknowledgements leave in order; with a shorter queue a slow message would hold up PINGRESP.
-        .set_max_queue(usize::from(limits.in_flight_per_connection) * 4)
+        .set_max_queue(usize::from(limits.in_flight_per_connection) * READ_AHEAD)
         .set_max_send(limits.unacknowledged_per_connection)
         .set_connect_timeout(Seconds(config.mqtt.connect_timeout_s))
         .protocol_version_timeout(Seconds(config.mqtt.connect_timeout_s))
@@ -171,4 +173,104 @@ fn settings(config: &Config) -> SharedCfg {
         .set_read_size(BytePageSize::Size4, BytePageSize::Size16)
         .set_write_size(BytePageSize::Size4);
     SharedCfg::new("mqtt").add(mqtt).add(io).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::OnceLock;
+    use std::sync::atomic::Ordering;
+
+    use runtime::{Context, Platform, Settings, entry};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    static GATEWAY: OnceLock<Arc<Gateway>> = OnceLock::new();
+
+    /// The gateway, which the test can look into.
+    struct Glass;
+
+    impl runtime::Service for Glass {
+        const NAME: &'static str = "kpc";
+
+        type Config = Config;
+
+        async fn start(config: Config, context: Context) -> anyhow::Result<()> {
+            let gateway = crate::start(config, context).await?;
+            assert!(GATEWAY.set(gateway).is_ok(), "one gateway for one test");
+            Ok(())
+        }
+    }
+
+    /// A client of MQTT 3.1.1 (4) or 5.
+    async fn connect(port: u16, version: u8) -> TcpStream {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        let properties: &[u8] = if version == 5 { &[0] } else { &[] };
+        let body = [b"\x00\x04MQTT", &[version, 2, 0, 60][..], properties, b"\x00\x00"].concat();
+        let packet = [&[0x10, u8::try_from(body.len()).unwrap()][..], &body].concat();
+        stream.write_all(&packet).await.unwrap();
+        let mut head = [0; 2];
+        stream.read_exact(&mut head).await.unwrap();
+        let mut rest = vec![0; head[1].into()];
+        stream.read_exact(&mut rest).await.unwrap();
+        assert_eq!((head[0], rest[1]), (0x20, 0));
+        stream
+    }
+
+    /// A message of 1,024 bytes with QoS 0.
+    fn message(version: u8) -> Vec<u8> {
+        let properties: &[u8] = if version == 5 { &[0] } else { &[] };
+        let mut packet = [b"\x30\xFD\x07\x00\x14kp1/demo-v1/dcx/t/js", properties].concat();
+        packet.resize(1_024, b'x');
+        packet
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_flood_is_not_read_faster_than_it_is_worked_off() {
+        let nats = testkit::nats().await;
+        let port = testkit::Port::reserve();
+        // One thread serves all connections. Nobody answers the gateway, so its messages stay in work.
+        let settings = [
+            ("nats.url", nats.url.clone()),
+            ("http.listen", "127.0.0.1:0".to_owned()),
+            ("http.auth.api_key", "a-key-for-tests-0123456789abcdef".to_owned()),
+            ("http.auth.tenant", "acme".to_owned()),
+            ("kpc.mqtt.listen", format!("127.0.0.1:{}", port.number())),
+            ("kpc.mqtt.workers", "1".to_owned()),
+            ("kpc.deadline_ms", "600000".to_owned()),
+            ("kpc.limits.in_flight_per_connection", "16".to_owned()),
+        ];
+        let settings = settings.map(|(key, value)| (key.to_owned(), value)).to_vec();
+        let settings = Settings::from_layers(None, Vec::new(), settings).unwrap();
+        let mut platform = Platform::start(&settings, &[entry::<Glass>()], &["kpc"], None).await.unwrap();
+        platform.ready().await.unwrap();
+        let in_flight = || GATEWAY.get().unwrap().in_flight.load(Ordering::Acquire);
+        let mut floods = Vec::new();
+        for version in [4, 5] {
+            let most = 16 * READ_AHEAD * (floods.len() + 1);
+            let (mut flood, message) = (connect(port.number(), version).await, message(version));
+            floods.push(tokio::spawn(async move {
+                for _ in 0..50_000 {
+                    flood.write_all(&message).await.unwrap();
+                }
+            }));
+            testkit::eventually("as many are read as may be", Duration::from_secs(20), async || {
+                (in_flight() >= most).then_some(())
+            })
+            .await;
+            // The thread has come round when it answers another connection.
+            let mut other = connect(port.number(), version).await;
+            for _ in 0..200 {
+                other.write_all(&[0xC0, 0]).await.unwrap();
+                other.read_exact(&mut [0; 2]).await.unwrap();
+                assert_eq!(in_flight(), most, "MQTT {version}");
+            }
+        }
+        assert!(
+            floods.iter().all(|flood| !flood.is_finished()),
+            "a flood finds its end in the kernel's buffers"
+        );
+        floods.iter().for_each(tokio::task::JoinHandle::abort);
+    }
 }

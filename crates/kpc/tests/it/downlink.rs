@@ -7,7 +7,7 @@ use futures::StreamExt as _;
 use ism::Record as _;
 use ism::ecap::{EP_TOKEN_REVOKED, EndpointTokenRevokedEvent};
 use ism::elce::{CONNECTED, ConnectedEvent, DISCONNECTED, DisconnectedEvent};
-use ism::esp::{DeliveryReport, EXTENSION_DATA, ExtensionData};
+use ism::esp::{CLIENT_DATA, ClientData, DeliveryReport, EXTENSION_DATA, ExtensionData};
 use runtime::now_ms;
 use testkit::eventually;
 
@@ -56,6 +56,32 @@ async fn a_push_needs_no_subscription_and_reports_after_the_acknowledgement() {
     client.ack(id).await;
     let report = DeliveryReport::decode(&reports.next().await.unwrap().payload).unwrap();
     assert_eq!((report.status_code, report.correlation_id.as_str()), (200, "push-1"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_extension_may_push_to_where_it_heard_from_the_endpoint_and_not_answer_late() {
+    let world = World::new().await;
+    let gate = world.gate(&[]).await;
+    let mut messages = world.listen(CLIENT_DATA.at("echo")).await;
+    let mut client = Client::connect(gate.mqtt, 4, "c").await;
+    let id = client.publish("kp1/demo-v1/echo/t1/json", "x", 1).await;
+    client.acknowledged(id).await;
+    let message = messages.next().await.unwrap();
+    let asked = ClientData::decode(&message.payload).unwrap();
+    let affine = message.reply.unwrap().to_string();
+    // The same request answered a second time: nobody waits any more.
+    let late = ExtensionData { correlation_id: asked.correlation_id, ..push("e1", "late") };
+    world.client.publish(affine.clone(), late.encode()).await.unwrap();
+    let (inbox, data) = (world.client.new_inbox(), push("e1", "affine"));
+    let mut reports = world.client.subscribe(inbox.clone()).await.unwrap();
+    world.client.publish_with_reply(affine.clone(), inbox, data.encode()).await.unwrap();
+    // Had the late answer been delivered, it would have come first.
+    assert_eq!(client.message("kp1/demo-v1/echo/t1/command/reboot/status").await, "affine");
+    let report = DeliveryReport::decode(&reports.next().await.unwrap().payload).unwrap();
+    assert_eq!(report.status_code, 200);
+    assert!(client.is_silent().await);
+    // The sender of a push to this replica hears that the endpoint is not here.
+    assert_eq!(request(&world, affine, &push("e2", "x")).await.unwrap().status_code, 404);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,8 @@
 //! The HTTP binding.
 
 use reqwest::{Client, Method, Response};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 use crate::world::{Gate, World};
 
@@ -70,4 +72,69 @@ async fn only_post_is_answered() {
         let response = Client::new().request(method, &url).send().await.unwrap();
         assert_eq!(response.status(), 405);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_writes_all_before_it_reads_gets_its_answer() {
+    let world = World::new().await;
+    let gate = world.gate(&[]).await;
+    // More than the kernel's buffers take: somebody must read it.
+    let body = vec![b'x'; 12_000_000];
+    let cases = [
+        ("POST", "/kp1/demo-v1/echo/t1/json", 413),
+        ("POST", "/kp1/demo-v1/echo/wrong/json", 401),
+        ("POST", "/kp1/closed-v1/echo/t1/json", 403),
+        ("POST", "/kp1/demo-v1/nothing/t1/json", 404),
+        ("PUT", "/kp1/demo-v1/echo/t1/json", 405),
+    ];
+    for (method, path, status) in cases {
+        for framing in [format!("content-length: {}", body.len()), "transfer-encoding: chunked".to_owned()] {
+            let mut stream = TcpStream::connect(gate.platform.http_address()).await.unwrap();
+            let chunked = framing.contains("chunked");
+            let head =
+                format!("{method} {path} HTTP/1.1\r\nhost: h\r\nconnection: close\r\n{framing}\r\n\r\n");
+            stream.write_all(head.as_bytes()).await.unwrap();
+            if chunked {
+                stream.write_all(format!("{:x}\r\n", body.len()).as_bytes()).await.unwrap();
+            }
+            stream.write_all(&body).await.unwrap();
+            if chunked {
+                stream.write_all(b"\r\n0\r\n\r\n").await.unwrap();
+            }
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.unwrap();
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{path} {framing}: {answer}");
+            assert!(answer.contains(&format!(r#"{{"statusCode":{status},"#)), "{path} {framing}: {answer}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_asks_before_it_sends_is_refused_without_sending() {
+    let world = World::new().await;
+    let gate = world.gate(&[]).await;
+    let mut stream = TcpStream::connect(gate.platform.http_address()).await.unwrap();
+    let head = "POST /kp1/demo-v1/echo/t1/json HTTP/1.1\r\nhost: h\r\nexpect: 100-continue\r\n\
+                content-length: 12000000\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+    assert!(answer.contains("(kpc.limits.payload_bytes)"), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_payload_over_the_extensions_limit_is_refused_with_the_limits_name() {
+    let world = World::new().await;
+    let registration = serde_json::json!({
+        "name": "echo", "version": "2", "protocol": "esp", "endpointAware": true, "maxPayloadBytes": 10,
+    });
+    let bucket = extension::bucket(&world.client).await.unwrap();
+    bucket.put("echo", registration.to_string().into()).await.unwrap();
+    let gate = world.gate(&[]).await;
+    assert_eq!(post(&gate, "/kp1/demo-v1/echo/t1/json", "x".repeat(10)).await.status(), 200);
+    let response = post(&gate, "/kp1/demo-v1/echo/t1/json", "x".repeat(11)).await;
+    assert_eq!(response.status(), 413);
+    let body: serde_json::Value = response.json().await.unwrap();
+    assert!(body["reasonPhrase"].as_str().unwrap().contains("(the extension's maxPayloadBytes)"), "{body}");
 }

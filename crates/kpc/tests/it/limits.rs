@@ -13,7 +13,8 @@ async fn a_payload_over_the_limit_is_refused_and_one_far_above_ends_the_connecti
     assert_eq!(client.message("kp1/demo-v1/echo/t1/json/1/status").await.len(), 100_000);
     let id = client.publish("kp1/demo-v1/echo/t1/json/2", vec![b'x'; 100_001], 1).await;
     assert_eq!(client.acknowledged(id).await, 0x97);
-    assert!(client.message("kp1/demo-v1/echo/t1/json/2/error").await.contains("413"));
+    let error = client.message("kp1/demo-v1/echo/t1/json/2/error").await;
+    assert!(error.contains("413") && error.contains("(kpc.limits.payload_bytes)"), "{error}");
     client.publish("kp1/demo-v1/echo/t1/json/3", vec![b'x'; 400_000], 1).await;
     assert_eq!(client.next_or_end().await, Some(Packet::Disconnect { code: 0x95 }));
 }

@@ -9,5 +9,6 @@ mod limits;
 mod mqtt3;
 mod mqtt5;
 mod replicas;
+mod starting;
 mod wills;
 mod world;

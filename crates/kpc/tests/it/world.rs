@@ -79,19 +79,24 @@ impl World {
     /// Starts a gateway.
     pub(crate) async fn gate(&self, extra: &[(&str, &str)]) -> Gate {
         let port = testkit::Port::reserve();
+        let mut platform = self.start(port.number(), extra).await;
+        platform.ready().await.unwrap();
+        Gate { platform, mqtt: port.number(), _port: port }
+    }
+
+    /// Begins to start a gateway.
+    pub(crate) async fn start(&self, mqtt: u16, extra: &[(&str, &str)]) -> Platform {
         let mut layers = vec![
             ("nats.url".to_owned(), self.nats.url.clone()),
             ("http.listen".to_owned(), "127.0.0.1:0".to_owned()),
             ("http.auth.api_key".to_owned(), "a-key-for-tests-0123456789abcdef".to_owned()),
             ("http.auth.tenant".to_owned(), "acme".to_owned()),
-            ("kpc.mqtt.listen".to_owned(), format!("127.0.0.1:{}", port.number())),
+            ("kpc.mqtt.listen".to_owned(), format!("127.0.0.1:{mqtt}")),
             ("kpc.mqtt.workers".to_owned(), "2".to_owned()),
         ];
         layers.extend(extra.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
         let settings = Settings::from_layers(None, Vec::new(), layers).unwrap();
-        let mut platform = Platform::start(&settings, &[entry::<Kpc>()], &["kpc"], None).await.unwrap();
-        platform.ready().await.unwrap();
-        Gate { platform, mqtt: port.number(), _port: port }
+        Platform::start(&settings, &[entry::<Kpc>()], &["kpc"], None).await.unwrap()
     }
 
     /// Events of a subject, for the test to look at.
