@@ -3,7 +3,7 @@
 //! A process has one listener, the [`Edge`]; the services of the process mount their routers there with full paths. A router made by
 //! [`service`] gets what every REST API of the platform has: authentication, limits on body, time and number of requests, errors as
 //! `{"message": "..."}`, a log line and a metric per request, a correlation id, and its OpenAPI document. Handlers take their
-//! arguments with the extractors of this crate ([`Caller`], [`Json`], [`Path`], [`Query`], [`Page`]), whose refusals have the same
+//! arguments with the extractors of this crate ([`Caller`], [`Json`], [`Path`], [`Query`], [`Parameters`], [`Page`]), whose refusals have the same
 //! form, and fail with [`Error`].
 //!
 //! ```
@@ -31,6 +31,7 @@ mod error;
 mod extract;
 mod metrics;
 mod page;
+mod parameters;
 mod service;
 
 pub use auth::{ApiKey, AuthConfig, Authenticator, Caller, KeyDigest};
@@ -39,4 +40,5 @@ pub use edge::{BindError, Edge, Mounts};
 pub use error::{Error, ErrorBody};
 pub use extract::{Created, Json, Path, Query};
 pub use page::{Page, PageOf};
+pub use parameters::Parameters;
 pub use service::service;

@@ -3,7 +3,7 @@
 use axum::extract::State;
 use chrono::{DateTime, Utc};
 use ids::{ApplicationName, EndpointId, EndpointToken, TokenId};
-use rest::{Caller, Created, Error, Json, Page, PageOf, Path, Query};
+use rest::{Caller, Created, Error, Json, Page, PageOf, Parameters, Path};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -88,7 +88,7 @@ pub(super) async fn list(
     caller: Caller,
     Path(endpoint_id): Path<EndpointId>,
     page: Page,
-    Query(parameters): Query<Vec<(String, String)>>,
+    parameters: Parameters,
 ) -> Result<Json<PageOf<Token>>, Error> {
     let filter = filter(&parameters)?;
     let store = api.registry.store();
@@ -119,24 +119,13 @@ pub(super) async fn get(
     Ok(Json(api.registry.store().token(&caller.tenant, &endpoint_id, &token_id).await?))
 }
 
-fn filter(parameters: &[(String, String)]) -> Result<Filter, Error> {
-    let mut filter = Filter::default();
-    for (name, text) in parameters {
-        match (name.as_str(), text.as_str()) {
-            ("status", statuses) => {
-                for status in statuses.split(',').filter(|status| !status.is_empty()) {
-                    let status =
-                        status.parse::<Status>().map_err(|error| Error::bad_request(error.to_string()))?;
-                    filter.statuses.push(status);
-                }
-            }
-            ("order", "ASC") => filter.oldest_first = true,
-            ("order", "DESC") => filter.oldest_first = false,
-            ("order", _) => return Err(Error::bad_request("order must be ASC or DESC")),
-            _ => {}
-        }
-    }
-    Ok(filter)
+fn filter(parameters: &Parameters) -> Result<Filter, Error> {
+    let oldest_first = match parameters.text("order")? {
+        None | Some("DESC") => false,
+        Some("ASC") => true,
+        Some(_) => return Err(Error::bad_request("order must be ASC or DESC")),
+    };
+    Ok(Filter { statuses: parameters.list("status")?, oldest_first })
 }
 
 #[cfg(test)]
@@ -144,9 +133,7 @@ mod tests {
     use super::*;
 
     fn read(parameters: &[(&str, &str)]) -> Result<Filter, String> {
-        let owned: Vec<_> =
-            parameters.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
-        filter(&owned).map_err(|error| error.message().to_owned())
+        filter(&parameters.iter().copied().collect()).map_err(|error| error.message().to_owned())
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! `/endpoints`
 
 use axum::extract::State;
-use ids::{AppVersionName, ApplicationName, EndpointId, EndpointToken, InvalidId};
-use rest::{Caller, Created, Error, Json, Page, PageOf, Path, Query};
+use ids::{AppVersionName, EndpointId, EndpointToken};
+use rest::{Caller, Created, Error, Json, Page, PageOf, Parameters, Path};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
@@ -91,7 +91,7 @@ pub(super) async fn list(
     State(api): State<Api>,
     caller: Caller,
     page: Page,
-    Query(parameters): Query<Vec<(String, String)>>,
+    parameters: Parameters,
 ) -> Result<Json<PageOf<Endpoint>>, Error> {
     let filter = filter(&parameters)?;
     let (total_elements, content) =
@@ -112,7 +112,7 @@ pub(super) async fn get(
     State(api): State<Api>,
     caller: Caller,
     Path(endpoint_id): Path<EndpointId>,
-    Query(parameters): Query<Vec<(String, String)>>,
+    parameters: Parameters,
 ) -> Result<Json<Endpoint>, Error> {
     let with_metadata = filter(&parameters)?.with_metadata;
     Ok(Json(api.store.endpoint(&caller.tenant, &endpoint_id, with_metadata).await?))
@@ -120,27 +120,17 @@ pub(super) async fn get(
 
 /// Reads the filter out of the query. Unknown parameters and unknown things to include are ignored, as Kaa
 /// does.
-fn filter(parameters: &[(String, String)]) -> Result<Filter, Error> {
-    let invalid = |error: InvalidId| Error::bad_request(error.to_string());
-    let mut filter = Filter::default();
-    for (name, text) in parameters {
-        let mut parts = text.split(',').filter(|part| !part.is_empty());
-        match name.as_str() {
-            "applicationName" => filter.application = Some(ApplicationName::parse(text).map_err(invalid)?),
-            "applicationVersionName" => filter.version = Some(AppVersionName::parse(text).map_err(invalid)?),
-            "include" => filter.with_metadata |= parts.any(|part| part == "metadata"),
-            "endpointId" => {
-                for part in parts {
-                    filter.endpoint_ids.push(EndpointId::parse(part).map_err(invalid)?);
-                }
-            }
-            _ => {}
-        }
-    }
-    if filter.endpoint_ids.len() > ENDPOINT_IDS_MAX {
+fn filter(parameters: &Parameters) -> Result<Filter, Error> {
+    let endpoint_ids: Vec<EndpointId> = parameters.list("endpointId")?;
+    if endpoint_ids.len() > ENDPOINT_IDS_MAX {
         return Err(Error::bad_request(format!("endpointId may name {ENDPOINT_IDS_MAX} endpoints at most")));
     }
-    Ok(filter)
+    Ok(Filter {
+        application: parameters.one("applicationName")?,
+        version: parameters.one("applicationVersionName")?,
+        endpoint_ids,
+        with_metadata: parameters.list::<String>("include")?.iter().any(|part| part == "metadata"),
+    })
 }
 
 #[cfg(test)]
@@ -148,9 +138,7 @@ mod tests {
     use super::*;
 
     fn read(parameters: &[(&str, &str)]) -> Result<Filter, String> {
-        let owned: Vec<_> =
-            parameters.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
-        filter(&owned).map_err(|error| error.message().to_owned())
+        filter(&parameters.iter().copied().collect()).map_err(|error| error.message().to_owned())
     }
 
     #[test]

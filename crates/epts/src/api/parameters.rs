@@ -1,52 +1,30 @@
-//! Query parameters: lists may be repeated, separated by commas, or both.
+//! What the queries for time series ask, read out of their parameters.
 
-use std::str::FromStr;
-
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
 use chrono::Utc;
-use ids::{EndpointId, InvalidId, TimeSeriesName};
-use rest::{Error, Query};
+use ids::{EndpointId, TimeSeriesName};
+use rest::Error;
 
 use crate::date;
 use crate::point::Micros;
 use crate::reads::{Sort, Span};
 
-/// Items of one list at most.
-const ITEMS_MAX: usize = 10_000;
+/// The parameters of a query for time series.
+pub(super) struct Parameters(rest::Parameters);
 
-/// The parameters behind the question mark, in their order.
-pub(super) type Pairs = Query<Vec<(String, String)>>;
+impl<S: Send + Sync> FromRequestParts<S> for Parameters {
+    type Rejection = Error;
 
-/// Reads parameters by name.
-pub(super) struct Parameters(Vec<(String, String)>);
-
-impl From<Pairs> for Parameters {
-    fn from(Query(pairs): Pairs) -> Self {
-        Self(pairs)
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Error> {
+        rest::Parameters::from_request_parts(parts, state).await.map(Self)
     }
 }
 
 impl Parameters {
-    fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        self.0.iter().filter(move |(given, _)| given == name).map(|(_, value)| value.as_str())
-    }
-
-    /// A list; empty when the parameter is absent.
-    pub(super) fn list<T: FromStr<Err = InvalidId>>(&self, name: &'static str) -> Result<Vec<T>, Error> {
-        let items =
-            self.all(name).flat_map(|value| value.split(',')).map(str::trim).filter(|item| !item.is_empty());
-        let items: Vec<&str> = items.take(ITEMS_MAX + 1).collect();
-        if items.len() > ITEMS_MAX {
-            return Err(Error::bad_request(format!("{name} has more than {ITEMS_MAX} items; ask in parts")));
-        }
-        let parse = |item: &str| {
-            item.parse().map_err(|error: InvalidId| Error::bad_request(format!("{name}: {error}")))
-        };
-        items.into_iter().map(parse).collect()
-    }
-
     /// The names of the wanted series, at least one.
     pub(super) fn series(&self) -> Result<Vec<TimeSeriesName>, Error> {
-        let series = self.list("timeSeriesName")?;
+        let series: Vec<TimeSeriesName> = self.0.list("timeSeriesName")?;
         if series.is_empty() {
             return Err(Error::bad_request("timeSeriesName is missing: name at least one time series"));
         }
@@ -54,22 +32,13 @@ impl Parameters {
     }
 
     pub(super) fn endpoints(&self) -> Result<Vec<EndpointId>, Error> {
-        self.list("endpointId")
-    }
-
-    fn one(&self, name: &'static str) -> Result<Option<&str>, Error> {
-        let mut values = self.all(name).filter(|value| !value.is_empty());
-        let value = values.next();
-        if values.next().is_some() {
-            return Err(Error::bad_request(format!("{name} is given twice")));
-        }
-        Ok(value)
+        self.0.list("endpointId")
     }
 
     pub(super) fn date(&self, name: &'static str) -> Result<Option<Micros>, Error> {
         let parse =
             |text| date::parse(name, text, Utc::now()).map_err(|error| Error::bad_request(error.to_string()));
-        self.one(name)?.map(parse).transpose()
+        self.0.text(name)?.map(parse).transpose()
     }
 
     /// `fromDate` and `toDate`, with the ends that `includeTime` takes in. By default the start is and the end is not, so
@@ -82,7 +51,7 @@ impl Parameters {
         if from > to {
             return Err(Error::bad_request("fromDate is after toDate"));
         }
-        let (has_from, has_to) = match self.one("includeTime")? {
+        let (has_from, has_to) = match self.0.text("includeTime")? {
             None | Some("from") => (true, false),
             Some("to") => (false, true),
             Some("both") => (true, true),
@@ -94,7 +63,7 @@ impl Parameters {
     }
 
     pub(super) fn sort(&self) -> Result<Sort, Error> {
-        match self.one("sort")? {
+        match self.0.text("sort")? {
             None => Ok(Sort::Ascending),
             Some(sort) if sort.eq_ignore_ascii_case("ASC") => Ok(Sort::Ascending),
             Some(sort) if sort.eq_ignore_ascii_case("DESC") => Ok(Sort::Descending),
@@ -107,7 +76,7 @@ impl Parameters {
             let limit = text.parse().ok().filter(|limit| *limit > 0);
             limit.ok_or_else(|| Error::bad_request("limit must be an integer of at least 1"))
         };
-        self.one("limit")?.map(parse).transpose()
+        self.0.text("limit")?.map(parse).transpose()
     }
 }
 
@@ -116,7 +85,7 @@ mod tests {
     use super::*;
 
     fn parameters(pairs: &[(&str, &str)]) -> Parameters {
-        Parameters(pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect())
+        Parameters(pairs.iter().copied().collect())
     }
 
     fn message<T>(result: Result<T, Error>) -> String {
@@ -124,20 +93,13 @@ mod tests {
     }
 
     #[test]
-    fn lists_may_be_repeated_or_separated_by_commas() {
-        let given = parameters(&[
-            ("timeSeriesName", "a,b"),
-            ("x", "y"),
-            ("timeSeriesName", " c ,"),
-            ("timeSeriesName", ""),
-        ]);
+    fn series_are_named_and_endpoints_may_be() {
+        let given = parameters(&[("timeSeriesName", "a,b"), ("timeSeriesName", "c")]);
         let names: Vec<String> = given.series().unwrap().iter().map(ToString::to_string).collect();
         assert_eq!(names, ["a", "b", "c"]);
         assert!(given.endpoints().unwrap().is_empty());
         assert!(message(parameters(&[]).series()).contains("timeSeriesName is missing"));
         assert!(message(parameters(&[("endpointId", "a b")]).endpoints()).contains("endpointId"));
-        let many = vec!["a"; ITEMS_MAX + 1].join(",");
-        assert!(message(parameters(&[("endpointId", &many)]).endpoints()).contains("10000"));
     }
 
     #[test]

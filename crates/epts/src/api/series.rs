@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::Api;
-use super::parameters::{Pairs, Parameters};
+use super::parameters::Parameters;
 use crate::date;
 use crate::extraction::Series;
 use crate::point::DEFAULT_VALUE_NAME;
@@ -58,9 +58,9 @@ pub(crate) struct LastRequest {
 pub(super) async fn config(
     State(api): State<Api>,
     caller: Caller,
-    pairs: Pairs,
+    parameters: rest::Parameters,
 ) -> Result<Json<BTreeMap<String, Vec<SeriesConfig>>>, Error> {
-    let names = Parameters::from(pairs).list::<ApplicationName>("applicationNames")?;
+    let names = parameters.list::<ApplicationName>("applicationNames")?;
     let is_named = !names.is_empty();
     let names: Vec<String> = if is_named {
         names.iter().map(ToString::to_string).collect()
@@ -114,9 +114,8 @@ pub(super) async fn last(
     State(api): State<Api>,
     caller: Caller,
     Path(application_name): Path<String>,
-    pairs: Pairs,
+    parameters: Parameters,
 ) -> Result<Json<TimeSeriesPayload>, Error> {
-    let parameters = Parameters::from(pairs);
     let (series, endpoints) = (parameters.series()?, parameters.endpoints()?);
     let before = parameters.date("beforeDate")?;
     let (application_name, _) = api.application(&caller, &application_name).await?;
@@ -174,9 +173,8 @@ pub(super) async fn data(
     State(api): State<Api>,
     caller: Caller,
     Path(application_name): Path<String>,
-    pairs: Pairs,
+    parameters: Parameters,
 ) -> Result<Json<TimeSeriesPayload>, Error> {
-    let parameters = Parameters::from(pairs);
     let (series, endpoints) = (parameters.series()?, parameters.endpoints()?);
     let (span, sort, limit) = (parameters.span()?, parameters.sort()?, parameters.limit()?);
     let (application_name, _) = api.application(&caller, &application_name).await?;

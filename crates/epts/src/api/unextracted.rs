@@ -8,7 +8,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::Api;
-use super::parameters::{Pairs, Parameters};
+use super::parameters::Parameters;
 use crate::point::{DEFAULT_VALUE_NAME, UNEXTRACTED_SERIES};
 use crate::reads::Selection;
 
@@ -45,9 +45,8 @@ pub(super) async fn list(
     State(api): State<Api>,
     caller: Caller,
     Path(application_name): Path<String>,
-    pairs: Pairs,
+    parameters: Parameters,
 ) -> Result<Json<Vec<UnextractedSample>>, Error> {
-    let parameters = Parameters::from(pairs);
     let endpoints = parameters.endpoints()?;
     let (span, sort, limit) = (parameters.span()?, parameters.sort()?, parameters.limit()?);
     let (application_name, _) = api.application(&caller, &application_name).await?;

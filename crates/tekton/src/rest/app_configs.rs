@@ -7,22 +7,14 @@
 
 use axum::extract::State;
 use ids::{AppVersionName, ApplicationName, InstanceName};
-use rest::{Caller, Error, Json, Path, Query};
+use rest::{Caller, Error, Json, Parameters, Path};
 use serde_json::Value;
 
 use super::Api;
 use crate::document::{Blocks, Level, Scope};
 
-/// The service instances in `serviceInstanceName`, which may be repeated or hold several names with commas
-/// between.
-fn instances(parameters: &[(String, String)]) -> Result<Vec<InstanceName>, Error> {
-    parameters
-        .iter()
-        .filter(|(name, _)| name == "serviceInstanceName")
-        .flat_map(|(_, names)| names.split(','))
-        .filter(|name| !name.is_empty())
-        .map(|name| InstanceName::parse(name).map_err(|error| Error::bad_request(error.to_string())))
-        .collect()
+fn instances(parameters: &Parameters) -> Result<Vec<InstanceName>, Error> {
+    parameters.list("serviceInstanceName")
 }
 
 fn of_application(application: ApplicationName) -> Scope {
@@ -38,7 +30,7 @@ impl Api {
         &self,
         caller: &Caller,
         scope: &Scope,
-        parameters: &[(String, String)],
+        parameters: &Parameters,
     ) -> Result<Json<Value>, Error> {
         let blocks = self.store.blocks(&caller.tenant, scope, &instances(parameters)?).await?;
         Ok(Json(scope.document(blocks)))
@@ -52,7 +44,7 @@ impl Api {
         &self,
         caller: &Caller,
         scope: &Scope,
-        parameters: &[(String, String)],
+        parameters: &Parameters,
         body: Value,
     ) -> Result<Json<Value>, Error> {
         let named = instances(parameters)?;
@@ -86,7 +78,7 @@ pub(super) async fn get_application(
     State(api): State<Api>,
     caller: Caller,
     Path(application): Path<ApplicationName>,
-    Query(parameters): Query<Vec<(String, String)>>,
+    parameters: Parameters,
 ) -> Result<Json<Value>, Error> {
     api.read(&caller, &of_application(application), &parameters).await
 }
@@ -126,7 +118,7 @@ pub(super) async fn patch_application(
     State(api): State<Api>,
     caller: Caller,
     Path(application): Path<ApplicationName>,
-    Query(parameters): Query<Vec<(String, String)>>,
+    parameters: Parameters,
     Json(body): Json<Value>,
 ) -> Result<Json<Value>, Error> {
     api.merge(&caller, &of_application(application), &parameters, body).await
@@ -147,7 +139,7 @@ pub(super) async fn get_version(
     State(api): State<Api>,
     caller: Caller,
     Path(names): Path<(ApplicationName, AppVersionName)>,
-    Query(parameters): Query<Vec<(String, String)>>,
+    parameters: Parameters,
 ) -> Result<Json<Value>, Error> {
     api.read(&caller, &of_version(names), &parameters).await
 }
@@ -194,7 +186,7 @@ pub(super) async fn patch_version(
     State(api): State<Api>,
     caller: Caller,
     Path(names): Path<(ApplicationName, AppVersionName)>,
-    Query(parameters): Query<Vec<(String, String)>>,
+    parameters: Parameters,
     Json(body): Json<Value>,
 ) -> Result<Json<Value>, Error> {
     api.merge(&caller, &of_version(names), &parameters, body).await
