@@ -15,7 +15,7 @@ const SERVERS: [(&str, &str); 2] = [
 /// Runs the named services until a signal asks to stop.
 pub(crate) async fn run(arguments: Run) -> anyhow::Result<()> {
     let entries = services::named(&arguments.services).map_err(|message| fault("bandar run", message))?;
-    let settings = Settings::load(arguments.configuration.config.as_deref(), Vec::new())?;
+    let settings = Settings::load(arguments.configuration.config.as_deref(), Vec::new());
     check(&settings, &entries)?;
     crate::limits::raise_open_files();
     let telemetry = install_telemetry(&settings)?;
@@ -38,7 +38,7 @@ pub(crate) fn check_config(arguments: &CheckConfig) -> anyhow::Result<()> {
     } else {
         services::named(&arguments.services).map_err(|message| fault("bandar check-config", message))?
     };
-    let settings = Settings::load(arguments.configuration.config.as_deref(), Vec::new())?;
+    let settings = Settings::load(arguments.configuration.config.as_deref(), Vec::new());
     check(&settings, &entries)?;
     crate::say("the configuration has no faults\n")
 }
@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn servers_must_be_named_for_those_that_need_them() {
-        let settings = Settings::from_layers(None, Vec::new(), Vec::new()).unwrap();
+        let settings = Settings::from_layers(None, Vec::new(), Vec::new());
         let keys = |services: &[&str]| -> Vec<String> {
             let names: Vec<String> = services.iter().map(ToString::to_string).collect();
             let faults = check(&settings, &services::named(&names).ok().unwrap()).unwrap_err();

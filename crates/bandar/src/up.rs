@@ -17,7 +17,7 @@ type Overrides = Vec<(String, String)>;
 
 /// Runs everything until a signal asks to stop: the servers first, then the services; in the other order at the end.
 pub(crate) async fn up(arguments: Up) -> anyhow::Result<()> {
-    let given = load(&arguments, Vec::new())?;
+    let given = load(&arguments, Vec::new());
     check_early(&arguments, &given)?;
     let mqtt = mqtt_listen(&given)?;
     crate::limits::raise_open_files();
@@ -37,7 +37,7 @@ pub(crate) async fn up(arguments: Up) -> anyhow::Result<()> {
     overrides.push(("kpc.mqtt.listen".to_owned(), mqtt.to_string()));
     tracing::info!("NATS and PostgreSQL are ready after {} ms", begin.elapsed().as_millis());
 
-    let settings = load(&arguments, overrides)?;
+    let settings = load(&arguments, overrides);
     let ended =
         serve(&arguments, &settings, mqtt, &data, &telemetry, first_start.then_some(&credentials)).await;
     data.withdraw();
@@ -82,7 +82,7 @@ async fn serve(
     .await
 }
 
-fn load(arguments: &Up, made: Overrides) -> Result<Settings, Faults> {
+fn load(arguments: &Up, made: Overrides) -> Settings {
     let http = arguments.listen_http.map(|listen| ("http.listen".to_owned(), listen.to_string()));
     let mqtt = arguments.listen_mqtt.map(|listen| ("kpc.mqtt.listen".to_owned(), listen.to_string()));
     // The last one wins: a port that was made for port 0 does.
@@ -115,7 +115,7 @@ fn check_early(arguments: &Up, given: &Settings) -> Result<(), Faults> {
             overrides.push((text(key), text(url)));
         }
     }
-    Platform::check(&load(arguments, overrides)?, &services::all(), &services::names())
+    Platform::check(&load(arguments, overrides), &services::all(), &services::names())
 }
 
 /// The settings that the first start made, except those that are given otherwise.

@@ -28,7 +28,7 @@ struct NoConfig {}
 #[must_use]
 pub fn main<E: Extension + Default>() -> ExitCode {
     runtime::main(|| async {
-        let settings = Settings::load(None, Vec::new())?;
+        let settings = Settings::load(None, Vec::new());
         let telemetry = telemetry::install(&settings.section(telemetry::SECTION).map_err(runtime::Faults)?)?;
         let entries = [entry::<Alone<E>>()];
         let platform = Platform::start(&settings, &entries, &[E::NAME], Some(telemetry.registry())).await?;

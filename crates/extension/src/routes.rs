@@ -59,8 +59,9 @@ impl<E: Send + Sync + 'static> Routes<E> {
                 return Ok((route.call)(extension, message));
             }
         }
-        let known = self.paths().join(", ");
-        Err(Refusal::not_found(format!("no resource {}; there are: {known}", message.resource_path)))
+        let known: Vec<String> = self.paths().iter().map(|path| format!("'{path}'")).collect();
+        let known = known.join(", ");
+        Err(Refusal::not_found(format!("no resource '{}' behind the token; there are: {known}", message.resource_path)))
     }
 }
 

@@ -98,7 +98,7 @@ impl<E: Extension> Serving<E> {
             return self.answer(&data, incoming.reply, Err(refusal), Instant::now()).await;
         };
         let span =
-            tracing::debug_span!("extension", extension = E::NAME, correlation_id = data.correlation_id);
+            tracing::info_span!("extension", extension = E::NAME, correlation_id = data.correlation_id);
         runtime::trace::adopt(&span, incoming.headers.as_ref());
         let serving = self.clone();
         self.context.task(

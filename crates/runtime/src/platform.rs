@@ -60,7 +60,7 @@ struct Prepared {
 
 /// Reads the configuration of the process and of every service, and reports all faults together.
 fn prepare(settings: &Settings, entries: &[Entry], known: &[&'static str]) -> Result<Prepared, Faults> {
-    let mut faults: Vec<Fault> = Vec::new();
+    let mut faults: Vec<Fault> = settings.faults().to_vec();
     let sections: Vec<&str> = SECTIONS.iter().chain(known).copied().collect();
     faults.extend(settings.unknown_sections(&sections));
     let mut keep = |found: Vec<Fault>| faults.extend(found);

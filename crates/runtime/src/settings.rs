@@ -57,24 +57,37 @@ impl fmt::Display for Faults {
 #[derive(Debug, Clone)]
 pub struct Settings {
     figment: Figment,
+    /// What could not even be read: a broken file, a missing secret.
+    faults: Vec<Fault>,
 }
 
 impl Settings {
-    /// Reads the file (if one is named) and the environment; `overrides` (`section.key`, value) win over both.
-    pub fn load(file: Option<&Path>, overrides: Vec<(String, String)>) -> Result<Self, Faults> {
+    /// Reads the file (if one is named) and the environment; `overrides` (`section.key`, value) win over both. What
+    /// cannot be read is kept and reported together with all other faults.
+    #[must_use]
+    pub fn load(file: Option<&Path>, overrides: Vec<(String, String)>) -> Self {
         Self::from_layers(file, std::env::vars().collect(), overrides)
     }
 
     /// As [`Settings::load`], from a given environment.
+    #[must_use]
     pub fn from_layers(
         file: Option<&Path>,
         environment: Vec<(String, String)>,
         overrides: Vec<(String, String)>,
-    ) -> Result<Self, Faults> {
+    ) -> Self {
         let mut faults = Vec::new();
         let mut figment = Figment::new();
         if let Some(file) = file {
-            figment = figment.merge(Toml::file_exact(file));
+            let content = Figment::from(Toml::file_exact(file));
+            match content.extract::<figment::value::Value>() {
+                Ok(_) => figment = content,
+                Err(error) => faults.push(Fault {
+                    key: file.display().to_string(),
+                    message: format!("the file cannot be read: {}", error.kind),
+                    origin: None,
+                }),
+            }
         }
         for (name, value) in environment {
             let Some((key, value)) = from_environment(&name, value, &mut faults) else { continue };
@@ -83,21 +96,18 @@ impl Settings {
         for (key, value) in overrides {
             figment = figment.merge(Layer { origin: "the command line".to_owned(), key, value });
         }
-        if let Err(error) = figment.extract::<figment::value::Value>() {
-            faults.extend(error.into_iter().map(|error| {
-                let origin = error.metadata.as_ref().map(describe);
-                Fault { key: error.path.join("."), message: error.kind.to_string(), origin }
-            }));
-        }
-        if faults.is_empty() { Ok(Self { figment }) } else { Err(Faults(faults)) }
+        Self { figment, faults }
+    }
+
+    /// What could not be read at all.
+    #[must_use]
+    pub fn faults(&self) -> &[Fault] {
+        &self.faults
     }
 
     /// One section as a structure; the defaults of the structure fill what is not set.
     pub fn section<C: DeserializeOwned>(&self, section: &str) -> Result<C, Vec<Fault>> {
-        let mut value = self
-            .figment
-            .extract_inner::<Value>(section)
-            .unwrap_or_else(|_| Value::Object(Default::default()));
+        let mut value = self.figment.extract_inner::<Value>(section).unwrap_or_else(|_| Value::Object(Default::default()));
         let mut faults = Vec::new();
         // Serde stops at the first fault. To report them all, a faulty key is taken out and the rest is tried again.
         loop {
@@ -107,13 +117,17 @@ impl Settings {
                 Err(error) => error,
             };
             let message = error.inner().to_string();
-            let mut path: Vec<String> =
-                error.path().iter().map(ToString::to_string).filter(|key| key != ".").collect();
+            let mut path: Vec<String> = error.path().iter().map(ToString::to_string).filter(|key| key != ".").collect();
             if let Some(unknown) = unknown_field(&message).filter(|unknown| path.last() != Some(unknown)) {
                 path.push(unknown);
+            } else if let Some(text) = find(&mut value, &path)
+                && let Some(parsed) = parse(text)
+            {
+                // From the environment everything comes as text, and only here it shows that something else is wanted.
+                *text = parsed;
+                continue;
             }
-            let key =
-                std::iter::once(section.to_owned()).chain(path.iter().cloned()).collect::<Vec<_>>().join(".");
+            let key = std::iter::once(section.to_owned()).chain(path.iter().cloned()).collect::<Vec<_>>().join(".");
             let origin = self.figment.find_metadata(&key).map(describe);
             faults.push(Fault { key, message, origin });
             if !remove(&mut value, &path) {
@@ -149,12 +163,7 @@ impl figment::Provider for Layer {
     }
 
     fn data(&self) -> figment::Result<figment::value::Map<figment::Profile, figment::value::Dict>> {
-        // The value is read as TOML where it is a number, a truth value or a list, and as text otherwise.
-        let value: figment::value::Value = match self.value.parse() {
-            Ok(value) => value,
-            Err(never) => match never {},
-        };
-        figment::Provider::data(&Serialized::default(&self.key, value))
+        figment::Provider::data(&Serialized::default(&self.key, &self.value))
     }
 }
 
@@ -186,6 +195,17 @@ fn describe(metadata: &figment::Metadata) -> String {
 fn unknown_field(message: &str) -> Option<String> {
     let (name, _) = message.strip_prefix("unknown field `")?.split_once('`')?;
     Some(name.to_owned())
+}
+
+fn find<'a>(value: &'a mut Value, path: &[String]) -> Option<&'a mut Value> {
+    path.iter().try_fold(value, |value, key| value.get_mut(key))
+}
+
+/// Text as the number, truth value, list or table that it spells in TOML; `None` when it spells none.
+fn parse(text: &Value) -> Option<Value> {
+    let parsed: figment::value::Value = text.as_str()?.parse().ok()?;
+    let parsed = serde_json::to_value(parsed).ok()?;
+    (!parsed.is_string()).then_some(parsed)
 }
 
 fn remove(value: &mut Value, path: &[String]) -> bool {
@@ -226,7 +246,7 @@ mod tests {
         let environment = environment(&[("BANDAR__SAMPLE__PORT", "2"), ("HOME", "/root")]);
         let overrides = vec![("sample.name".to_owned(), "x-y".to_owned())];
         let sample: Sample =
-            Settings::from_layers(Some(&file), environment, overrides).unwrap().section("sample").unwrap();
+            Settings::from_layers(Some(&file), environment, overrides).section("sample").unwrap();
         assert_eq!((sample.port, sample.name.as_str(), sample.items_max), (2, "x-y", 3));
     }
 
@@ -237,7 +257,7 @@ mod tests {
             ("BANDAR__SAMPLE__ITEMS_MAX", "-1"),
             ("BANDAR__SAMPLE__COLOUR", "red"),
         ]);
-        let settings = Settings::from_layers(None, environment, vec![]).unwrap();
+        let settings = Settings::from_layers(None, environment, vec![]);
         let faults = settings.section::<Sample>("sample").unwrap_err();
         let mut keys: Vec<_> = faults.iter().map(|fault| fault.key.as_str()).collect();
         keys.sort_unstable();
@@ -255,17 +275,38 @@ mod tests {
         std::fs::write(&file, "s3cret\n").unwrap();
         let environment = environment(&[("BANDAR__SAMPLE__NAME__FILE", file.to_str().unwrap())]);
         let sample: Sample =
-            Settings::from_layers(None, environment, vec![]).unwrap().section("sample").unwrap();
+            Settings::from_layers(None, environment, vec![]).section("sample").unwrap();
         assert_eq!(sample.name, "s3cret");
         let missing = vec![("BANDAR__SAMPLE__NAME__FILE".to_owned(), "/nowhere/at/all".to_owned())];
-        assert_eq!(Settings::from_layers(None, missing, vec![]).unwrap_err().0[0].key, "sample.name");
+        assert_eq!(Settings::from_layers(None, missing, vec![]).faults()[0].key, "sample.name");
     }
 
     #[test]
     fn sections_that_nothing_reads_are_faults() {
         let settings =
-            Settings::from_layers(None, environment(&[("BANDAR__KCP__PORT", "1")]), vec![]).unwrap();
+            Settings::from_layers(None, environment(&[("BANDAR__KCP__PORT", "1")]), vec![]);
         assert_eq!(settings.unknown_sections(&["kpc"])[0].key, "kcp");
         assert!(settings.unknown_sections(&["kcp"]).is_empty());
+    }
+
+    #[test]
+    fn text_stays_text_where_text_is_wanted() {
+        for secret in ["123456", "true", "[1]", "1e5", "0123", "{a=1}"] {
+            let environment = environment(&[("BANDAR__SAMPLE__NAME", secret), ("BANDAR__SAMPLE__PORT", "7")]);
+            let sample: Sample = Settings::from_layers(None, environment, vec![]).section("sample").unwrap();
+            assert_eq!((sample.name.as_str(), sample.port), (secret, 7));
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_hides_no_other_fault() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("bandar.toml");
+        std::fs::write(&file, "[sample\nport = 1\n").unwrap();
+        let environment =
+            environment(&[("BANDAR__SAMPLE__NAME__FILE", "/nowhere/at/all"), ("BANDAR__SAMPLE__PORT", "many")]);
+        let settings = Settings::from_layers(Some(&file), environment, vec![]);
+        assert_eq!(settings.faults().len(), 2, "{:?}", settings.faults());
+        assert_eq!(settings.section::<Sample>("sample").unwrap_err()[0].key, "sample.port");
     }
 }

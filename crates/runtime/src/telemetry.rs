@@ -26,6 +26,11 @@ pub const SECTION: &str = "telemetry";
 /// Libraries that would drown our own lines; ntex logs an ERROR for each push to a client that has just gone.
 const QUIET: &str = "ntex=warn,ntex_server=warn,ntex_rt=warn,ntex_mqtt=warn,ntex_mqtt::v5::sink=off,ntex_mqtt::v3::sink=off,async_nats=warn,sqlx=warn";
 
+/// What is exported. Lines and spans of the exporter itself would beget each other; what libraries have to say in detail
+/// was not written with our secrets in mind.
+const EXPORTED: &str = "info,hyper=off,hyper_util=off,tonic=off,h2=off,tower=off,reqwest=off,opentelemetry=off,\
+opentelemetry_sdk=off,opentelemetry_otlp=off,async_nats=warn,sqlx=warn,ntex=warn,ntex_mqtt=warn,rustls=warn";
+
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -129,12 +134,11 @@ fn subscribe(
     } else {
         lines.with_ansi(std::io::stderr().is_terminal()).boxed()
     };
-    let spans = traces.map(|provider| tracing_opentelemetry::layer().with_tracer(provider.tracer("bandar")));
-    // The exporter's own log lines must not be exported, or they would beget each other.
-    let exported = logs.map(|provider| {
-        let own = EnvFilter::new("info,hyper=off,tonic=off,h2=off,reqwest=off,opentelemetry=off,tower=off");
-        OpenTelemetryTracingBridge::new(provider).with_filter(own)
+    let spans = traces.map(|provider| {
+        tracing_opentelemetry::layer().with_tracer(provider.tracer("bandar")).with_filter(EnvFilter::new(EXPORTED))
     });
+    let exported =
+        logs.map(|provider| OpenTelemetryTracingBridge::new(provider).with_filter(EnvFilter::new(EXPORTED)));
     tracing_subscriber::registry()
         .with(lines.with_filter(filter))
         .with(spans)

@@ -239,6 +239,8 @@ impl Program for Postgres {
     fn level<'a>(&self, line: &'a str) -> (tracing::Level, &'a str) {
         let level = match line.split_once(':').map(|(mark, _)| mark) {
             Some("PANIC") => tracing::Level::ERROR,
+            // What it says to each session when it is asked to stop.
+            Some("FATAL") if line.contains("due to administrator command") => tracing::Level::DEBUG,
             Some("FATAL" | "WARNING") => tracing::Level::WARN,
             // An ERROR is answered to the service that caused it, which reports it if it matters.
             _ => tracing::Level::DEBUG,

@@ -53,7 +53,7 @@ async fn start(block: Value) -> Running {
         ("http.auth.tenant", "acme"),
     ];
     let layers = layers.map(|(key, value)| (key.to_owned(), value.to_owned())).to_vec();
-    let settings = Settings::from_layers(None, Vec::new(), layers).unwrap();
+    let settings = Settings::from_layers(None, Vec::new(), layers);
     let mut platform = Platform::start(&settings, &[entry::<Dcx>()], &["dcx"], None).await.unwrap();
     platform.ready().await.unwrap();
     Running { _nats: nats, client, _tekton: tekton, _platform: platform }

@@ -118,9 +118,15 @@ pub(super) async fn get(
     Ok(Json(api.store.endpoint(&caller.tenant, &endpoint_id, with_metadata).await?))
 }
 
-/// Reads the filter out of the query. Unknown parameters and unknown things to include are ignored, as Kaa
-/// does.
+/// Reads the filter out of the query. Unknown parameters and unknown things to include are ignored, as Kaa does; those
+/// of Kaa that would select and that are not there yet are refused.
 fn filter(parameters: &Parameters) -> Result<Filter, Error> {
+    // Whoever acts on "all that match" must not be given simply all.
+    for unsupported in ["filterId", "metadataFilter", "multiFilter", "regex", "tenantId"] {
+        if parameters.text(unsupported)?.is_some() {
+            return Err(Error::bad_request(format!("{unsupported} is not supported yet; leave it out")));
+        }
+    }
     let endpoint_ids: Vec<EndpointId> = parameters.list("endpointId")?;
     if endpoint_ids.len() > ENDPOINT_IDS_MAX {
         return Err(Error::bad_request(format!("endpointId may name {ENDPOINT_IDS_MAX} endpoints at most")));
@@ -155,6 +161,7 @@ mod tests {
         assert!(read(&[("applicationName", "a b")]).unwrap_err().contains("application name"));
         assert!(read(&[("applicationVersionName", "")]).unwrap_err().contains("version name"));
         assert!(read(&[("endpointId", "a/b")]).unwrap_err().contains("endpoint id"));
+        assert!(read(&[("filterId", "f")]).unwrap_err().contains("filterId is not supported"));
         assert!(read(&[("endpointId", &"a,".repeat(1_001))]).unwrap_err().contains("1000"));
     }
 }

@@ -61,7 +61,7 @@ impl Bed {
         ];
         layers.extend_from_slice(extra);
         let layers = layers.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
-        let settings = Settings::from_layers(None, Vec::new(), layers).unwrap();
+        let settings = Settings::from_layers(None, Vec::new(), layers);
         let mut platform = Platform::start(&settings, &[entry::<Epts>()], &["epts"], None).await.unwrap();
         tokio::time::timeout(PATIENCE, platform.ready()).await.unwrap().unwrap();
         Replica { platform, http: reqwest::Client::new() }

@@ -90,7 +90,7 @@ async fn start() -> Running {
         ("http.auth.tenant", "test"),
     ];
     let layers = layers.map(|(key, value)| (key.to_owned(), value.to_owned())).to_vec();
-    let settings = Settings::from_layers(None, Vec::new(), layers).unwrap();
+    let settings = Settings::from_layers(None, Vec::new(), layers);
     let mut platform = Platform::start(&settings, &[entry::<EchoService>()], &["echo"], None).await.unwrap();
     platform.ready().await.unwrap();
     Running { client: nats.client().await, nats, platform }

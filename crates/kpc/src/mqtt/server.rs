@@ -242,7 +242,7 @@ mod tests {
             ("kpc.limits.in_flight_per_connection", "16".to_owned()),
         ];
         let settings = settings.map(|(key, value)| (key.to_owned(), value)).to_vec();
-        let settings = Settings::from_layers(None, Vec::new(), settings).unwrap();
+        let settings = Settings::from_layers(None, Vec::new(), settings);
         let mut platform = Platform::start(&settings, &[entry::<Glass>()], &["kpc"], None).await.unwrap();
         platform.ready().await.unwrap();
         let in_flight = || GATEWAY.get().unwrap().in_flight.load(Ordering::Acquire);

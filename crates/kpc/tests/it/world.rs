@@ -95,7 +95,7 @@ impl World {
             ("kpc.mqtt.workers".to_owned(), "2".to_owned()),
         ];
         layers.extend(extra.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
-        let settings = Settings::from_layers(None, Vec::new(), layers).unwrap();
+        let settings = Settings::from_layers(None, Vec::new(), layers);
         Platform::start(&settings, &[entry::<Kpc>()], &["kpc"], None).await.unwrap()
     }
 

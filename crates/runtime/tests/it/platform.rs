@@ -44,7 +44,7 @@ pub(crate) fn settings(nats: &testkit::Nats, extra: &[(&str, &str)]) -> Settings
         ("http.auth.tenant".to_owned(), "test".to_owned()),
     ];
     layers.extend(extra.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
-    Settings::from_layers(None, Vec::new(), layers).unwrap()
+    Settings::from_layers(None, Vec::new(), layers)
 }
 
 async fn start(extra: &[(&str, &str)]) -> (testkit::Nats, Platform) {
@@ -131,7 +131,7 @@ fn all_faults_of_all_sections_are_reported_together() {
         ("process.stop_grace_ms".to_owned(), "soon".to_owned()),
         ("kcp.port".to_owned(), "1".to_owned()),
     ];
-    let settings = Settings::from_layers(None, Vec::new(), layers).unwrap();
+    let settings = Settings::from_layers(None, Vec::new(), layers);
     let faults = Platform::check(&settings, &[entry::<Worker>()], &["worker"]).unwrap_err();
     let mut keys: Vec<_> = faults.0.iter().map(|fault| fault.key.as_str()).collect();
     keys.sort_unstable();
