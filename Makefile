@@ -19,6 +19,7 @@ test: ## Everything that continuous integration runs.
 	@deploy/prerequisites.sh test
 	@$(MAKE) --no-print-directory lint
 	cargo build $(CARGO_FLAGS) --package bandar --package bench
+	cargo build $(CARGO_FLAGS) --package extension --examples
 	cargo test $(CARGO_FLAGS) --workspace --no-fail-fast --quiet
 	BANDAR_BIN=target/debug/bandar .tools/venv/bin/pytest -q tests/e2e
 

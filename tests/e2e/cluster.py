@@ -40,7 +40,8 @@ class Cluster:
         self._start_nats(nats_port)
         self._start_postgres(self.database_port)
 
-        environment = {
+        # Also for services that a test starts beside them.
+        self.environment = environment = {
             "NATS_URL": f"nats://127.0.0.1:{nats_port}",
             "DATABASE_URL": f"postgres://{DATABASE_USER}@127.0.0.1:{self.database_port}/postgres",
             "BANDAR__HTTP__AUTH__API_KEY": key,

@@ -82,6 +82,16 @@ def bench():
     )
 
 
+def echo():
+    """The example of an extension service of one's own."""
+    return program(
+        "echo",
+        variable="BANDAR_ECHO_BIN",
+        directories=[pathlib.Path(bandar()).parent / "examples", ROOT / "target/debug/examples"],
+        install="cargo build -p extension --examples",
+    )
+
+
 def nats_server():
     return program(
         "nats-server",
