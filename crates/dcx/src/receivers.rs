@@ -51,6 +51,9 @@ impl Receivers {
             )
             .await?;
         let mut missing: Vec<&str> = reliable.iter().map(InstanceName::as_str).collect();
+        missing.sort_unstable();
+        missing.dedup();
+        let is_only_one = missing.len() == 1;
         while !missing.is_empty() {
             let answer = answers.next(message.deadline).await.map_err(|error| match error {
                 runtime::RequestError::Timeout => {
@@ -69,7 +72,13 @@ impl Receivers {
             };
             if !(200..300).contains(&answer.status_code) {
                 let reason = answer.reason_phrase.unwrap_or_else(|| "refused without a reason".to_owned());
-                return Err(Refusal::new(u16::try_from(answer.status_code).unwrap_or(500), reason));
+                let status = match u16::try_from(answer.status_code).unwrap_or(500) {
+                    // 503 means that nothing is stored anywhere, so that the gateway may repeat it; another receiver may
+                    // well have stored it.
+                    503 if !is_only_one => 504,
+                    status => status,
+                };
+                return Err(Refusal::new(status, reason));
             }
             missing.swap_remove(index);
         }

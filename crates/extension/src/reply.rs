@@ -58,8 +58,10 @@ impl<T: Serialize> IntoReply for Json<T> {
     }
 }
 
-/// A negative answer. Statuses of 500 and above say that the fault is ours and passing: the gateway tries again within
-/// the message's time. Those below say that the message itself is bad: it is never tried again.
+/// A negative answer. Statuses below 500 say that the message itself is bad: sending it again changes nothing. Those from
+/// 500 say that the fault is ours and passing: the device gets no receipt and sends it again. Answer 503 only when nothing
+/// of the message has been done: then the gateway repeats it by itself within the message's time. When it is not known
+/// what has been done, answer 504.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{status_code} {reason_phrase}")]
 pub struct Refusal {
@@ -89,13 +91,13 @@ impl Refusal {
         Self::new(404, reason_phrase)
     }
 
-    /// 503: what is needed is not there now.
+    /// 503: what is needed is not there now, and nothing has been done: the gateway may repeat the message.
     #[must_use]
     pub fn unavailable(reason_phrase: impl Into<String>) -> Self {
         Self::new(503, reason_phrase)
     }
 
-    /// 504: the time ran out.
+    /// 504: the time ran out, and it is not known what has been done.
     #[must_use]
     pub fn timeout(reason_phrase: impl Into<String>) -> Self {
         Self::new(504, reason_phrase)

@@ -27,13 +27,15 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Limits {
     /// Messages that are handled at once; more are answered 503, and the gateway tries again.
     pub in_flight_max: usize,
+    /// Payload bytes of the messages that are handled at once; more are answered 503.
+    pub in_flight_bytes_max: usize,
     /// Larger payloads are answered 413 by the gateway.
     pub payload_bytes_max: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { in_flight_max: 8_192, payload_bytes_max: 960 * 1024 }
+        Self { in_flight_max: 8_192, in_flight_bytes_max: 64 * 1024 * 1024, payload_bytes_max: 960 * 1024 }
     }
 }
 
@@ -44,6 +46,7 @@ struct Serving<E> {
     gateway: Arc<Gateway>,
     metrics: Metrics,
     permits: Arc<Semaphore>,
+    bytes: Arc<Semaphore>,
 }
 
 /// Registers the extension and answers its messages until the service stops. Returns once messages are taken; the
@@ -70,6 +73,7 @@ pub async fn serve<E: Extension>(
         gateway: gateway.clone(),
         metrics: Metrics::new(E::NAME),
         permits: Arc::new(Semaphore::new(limits.in_flight_max)),
+        bytes: Arc::new(Semaphore::new(limits.in_flight_bytes_max)),
     });
     let subject = ism::esp::CLIENT_DATA.service(context.instance());
     let mut messages = context.subscribe(subject, Some(context.instance().as_str())).await?;
@@ -93,7 +97,9 @@ impl<E: Extension> Serving<E> {
         if data.expired(now_ms()) {
             return self.metrics.expired();
         }
-        let Ok(permit) = self.permits.clone().try_acquire_owned() else {
+        let size = u32::try_from(data.payload.len()).unwrap_or(u32::MAX);
+        let permits = (self.permits.clone().try_acquire_owned(), self.bytes.clone().try_acquire_many_owned(size));
+        let (Ok(permit), Ok(bytes)) = permits else {
             let refusal = Refusal::unavailable("the extension has too many messages in work; try again");
             return self.answer(&data, incoming.reply, Err(refusal), Instant::now()).await;
         };
@@ -103,7 +109,7 @@ impl<E: Extension> Serving<E> {
         let serving = self.clone();
         self.context.task(
             async move {
-                let _permit = permit;
+                let _permits = (permit, bytes);
                 serving.metrics.enter();
                 let started = Instant::now();
                 let answer = serving.handle(&data, incoming.reply.as_deref()).await;

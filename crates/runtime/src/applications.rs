@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -24,8 +24,8 @@ use crate::{Context, RequestError, now_ms};
 /// Applications and versions that are kept; the least used go first.
 const KEPT_MAX: usize = 10_000;
 const FRESH: Duration = Duration::from_secs(60);
-/// A name that does not exist is asked for again after this time.
-const UNKNOWN_FRESH: Duration = Duration::from_secs(2);
+/// A name that does not exist, or cannot be used, is asked for again after this time.
+const NOTHING_FRESH: Duration = Duration::from_secs(2);
 /// After a failure to ask, what is known serves this long before somebody asks again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -85,14 +85,24 @@ struct Shared<C> {
     applications: Register<ApplicationName, Application<C>>,
 }
 
+/// Why asking gave no answer to use.
+enum Failure {
+    /// The register does not answer: what is known serves on.
+    Away(String),
+    /// It answered what cannot be used: what was known before is no longer what its owner wants.
+    Faulty(String),
+}
+
 /// What is known of names.
 struct Register<K, T> {
     kept: Cache<K, Arc<Kept<T>>>,
+    /// Changes that were announced so far: an answer that was asked for before one may be from before it.
+    changes: AtomicU64,
 }
 
 /// What is known of one name, and for how long.
 struct Kept<T> {
-    value: Option<Arc<T>>,
+    value: Result<Arc<T>, LookupError>,
     until: Instant,
     stale: AtomicBool,
     refreshing: AtomicBool,
@@ -103,9 +113,6 @@ impl<T> Kept<T> {
         !self.stale.load(Ordering::Acquire) && Instant::now() < self.until
     }
 
-    fn answer(&self) -> Result<Arc<T>, LookupError> {
-        self.value.clone().ok_or(LookupError::Unknown)
-    }
 }
 
 /// Gives the right to refresh back, also when the one who had it was cancelled.
@@ -119,11 +126,11 @@ impl Drop for Refreshing<'_> {
 
 impl<K: Eq + std::hash::Hash + Clone, T> Register<K, T> {
     fn new() -> Self {
-        Self { kept: Cache::new(KEPT_MAX) }
+        Self { kept: Cache::new(KEPT_MAX), changes: AtomicU64::new(0) }
     }
 
     fn fresh(&self, key: &K) -> Option<Result<Arc<T>, LookupError>> {
-        self.kept.get(key).filter(|kept| kept.is_fresh()).map(|kept| kept.answer())
+        self.kept.get(key).filter(|kept| kept.is_fresh()).map(|kept| kept.value.clone())
     }
 
     /// What is fresh, else what `ask` answers. Only one asks anew for what is stale; the others, and all while nobody can
@@ -131,38 +138,44 @@ impl<K: Eq + std::hash::Hash + Clone, T> Register<K, T> {
     async fn get(
         &self,
         key: &K,
-        ask: impl Future<Output = Result<Option<T>, LookupError>>,
+        ask: impl Future<Output = Result<Option<T>, Failure>>,
     ) -> Result<Arc<T>, LookupError> {
         let kept = self.kept.get(key);
         let mut _refreshing = None;
         if let Some(kept) = &kept {
-            if kept.is_fresh() || (kept.value.is_some() && kept.refreshing.swap(true, Ordering::AcqRel)) {
-                return kept.answer();
+            if kept.is_fresh() || (kept.value.is_ok() && kept.refreshing.swap(true, Ordering::AcqRel)) {
+                return kept.value.clone();
             }
             _refreshing = Some(Refreshing(&kept.refreshing));
         }
-        let (value, fresh) = match (ask.await, kept.as_ref().and_then(|kept| kept.value.clone())) {
-            (Ok(Some(value)), _) => (Some(Arc::new(value)), FRESH),
-            (Ok(None), _) => (None, UNKNOWN_FRESH),
+        let changes = self.changes.load(Ordering::Acquire);
+        let (value, fresh) = match (ask.await, kept.as_ref().and_then(|kept| kept.value.clone().ok())) {
+            (Ok(Some(value)), _) => (Ok(Arc::new(value)), FRESH),
+            (Ok(None), _) => (Err(LookupError::Unknown), NOTHING_FRESH),
+            (Err(Failure::Faulty(reason)), _) => {
+                tracing::warn!(reason, "an application cannot be served");
+                (Err(LookupError::Unavailable(reason)), NOTHING_FRESH)
+            }
             // Nobody can be asked: what is known serves on, and not each message waits to learn the same.
-            (Err(_), Some(stale)) => (Some(stale), RETRY_AFTER),
-            (Err(error), None) => return Err(error),
+            (Err(Failure::Away(_)), Some(stale)) => (Ok(stale), RETRY_AFTER),
+            (Err(Failure::Away(reason)), None) => return Err(LookupError::Unavailable(reason)),
         };
-        let until = Instant::now() + fresh;
+        let changed = self.changes.load(Ordering::Acquire) != changes;
         let kept = Arc::new(Kept {
             value,
-            until,
-            stale: AtomicBool::new(false),
+            until: Instant::now() + fresh,
+            stale: AtomicBool::new(changed),
             refreshing: AtomicBool::new(false),
         });
         self.kept.insert(key.clone(), kept.clone());
-        kept.answer()
+        kept.value.clone()
     }
 
     /// Marks what a change concerns; a name that was unknown may now exist.
     fn make_stale(&self, concerns: impl Fn(&T) -> bool) {
+        self.changes.fetch_add(1, Ordering::AcqRel);
         for (_, kept) in self.kept.iter() {
-            if kept.value.as_ref().is_none_or(|value| concerns(value)) {
+            if kept.value.as_ref().map_or(true, |value| concerns(value)) {
                 kept.stale.store(true, Ordering::Release);
             }
         }
@@ -221,7 +234,7 @@ impl<C: DeserializeOwned + Default + Send + Sync + 'static> Applications<C> {
         &self,
         app_version_name: Option<String>,
         app_name: Option<String>,
-    ) -> Result<Option<ConfigurationResponse>, LookupError> {
+    ) -> Result<Option<ConfigurationResponse>, Failure> {
         let context = &self.shared.context;
         let request = ConfigurationRequest {
             correlation_id: format!("{}-{:x}", context.replica(), rand::random::<u64>()),
@@ -235,15 +248,15 @@ impl<C: DeserializeOwned + Default + Send + Sync + 'static> Applications<C> {
             .requester()
             .request(self.shared.subject.clone(), CONFIGURATION_RESPONSE, request.encode(), None, ASK_TIMEOUT)
             .await
-            .map_err(|error: RequestError| LookupError::Unavailable(error.to_string()))?;
+            .map_err(|error: RequestError| Failure::Away(error.to_string()))?;
         let response = ConfigurationResponse::decode(&answer.payload)
-            .map_err(|error| LookupError::Unavailable(error.to_string()))?;
+            .map_err(|error| Failure::Faulty(error.to_string()))?;
         match response.status_code {
             200 => Ok(Some(response)),
             404 => Ok(None),
             code => {
                 let reason = response.reason_phrase.unwrap_or_default();
-                Err(LookupError::Unavailable(format!("it answered {code} {reason}")))
+                Err(Failure::Away(format!("it answered {code} {reason}")))
             }
         }
     }
@@ -258,37 +271,39 @@ impl<C: DeserializeOwned + Default + Send + Sync + 'static> Applications<C> {
 fn version<C: DeserializeOwned + Default>(
     name: &AppVersionName,
     response: ConfigurationResponse,
-) -> Result<Version<C>, LookupError> {
+) -> Result<Version<C>, Failure> {
     let (tenant_id, app_name) = owner(response.tenant_id.as_deref(), response.app_name.as_deref())?;
-    let config = settings(response.config)?;
+    let config = settings(&app_name, response.config)?;
     Ok(Version { tenant_id, app_name, app_version_name: name.clone(), config })
 }
 
 fn application<C: DeserializeOwned + Default>(
     name: &ApplicationName,
     response: ConfigurationResponse,
-) -> Result<Application<C>, LookupError> {
+) -> Result<Application<C>, Failure> {
     let (tenant_id, _) = owner(response.tenant_id.as_deref(), Some(name.as_str()))?;
     let version_names =
         response.app_version_names.iter().filter_map(|name| AppVersionName::parse(name).ok()).collect();
-    let config = settings(response.config)?;
+    let config = settings(name, response.config)?;
     Ok(Application { tenant_id, name: name.clone(), version_names, config })
 }
 
 fn owner(
     tenant_id: Option<&str>,
     app_name: Option<&str>,
-) -> Result<(TenantId, ApplicationName), LookupError> {
+) -> Result<(TenantId, ApplicationName), Failure> {
     let tenant_id = tenant_id.and_then(|id| TenantId::parse(id).ok());
     let app_name = app_name.and_then(|name| ApplicationName::parse(name).ok());
     tenant_id
         .zip(app_name)
-        .ok_or_else(|| LookupError::Unavailable("its answer names no tenant or application".to_owned()))
+        .ok_or_else(|| Failure::Faulty("its answer names no tenant or application".to_owned()))
 }
 
-fn settings<C: DeserializeOwned + Default>(json: Option<Bytes>) -> Result<C, LookupError> {
+fn settings<C: DeserializeOwned + Default>(app_name: &ApplicationName, json: Option<Bytes>) -> Result<C, Failure> {
     let Some(json) = json else { return Ok(C::default()) };
-    serde_json::from_slice(&json).map_err(|error| {
-        LookupError::Unavailable(format!("the application's settings for this service are wrong: {error}"))
+    let mut deserializer = serde_json::Deserializer::from_slice(&json);
+    serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+        let (path, fault) = (error.path().to_string(), error.inner());
+        Failure::Faulty(format!("the settings of application {app_name} for this service are wrong at {path}: {fault}"))
     })
 }

@@ -24,6 +24,10 @@ const RETRY_MAX: Duration = Duration::from_secs(2);
 /// How often to tell that the server still does not answer.
 const TELL_EVERY: Duration = Duration::from_secs(10);
 
+/// A commit is on the disk before it is answered, whatever the default of the database. Stronger settings stay as they are.
+const DURABLE_COMMIT: &str =
+    "SELECT set_config('synchronous_commit', 'local', false) WHERE current_setting('synchronous_commit') = 'off'";
+
 /// A transaction that does nothing for so long was forgotten: the server ends it and frees its locks.
 const IDLE_IN_TRANSACTION_MS: u32 = 60_000;
 
@@ -46,9 +50,19 @@ pub async fn open(
     let mut connection = connect(&options, service).await?;
     provision(&mut connection, &place, options.get_username()).await?;
     migrate(&mut connection, &place, migrator).await?;
+    tell_if_not_durable(&mut connection, service).await;
     // The advisory lock goes with the connection.
     let _ = connection.close().await;
     Ok(pool(config, &place, options))
+}
+
+/// A receipt promises that what was committed stays. `synchronous_commit` is set for each session; `fsync` only the operator
+/// can turn on.
+async fn tell_if_not_durable(connection: &mut PgConnection, service: &'static str) {
+    let fsync: Result<String, _> = sqlx::query_scalar("SHOW fsync").fetch_one(connection).await;
+    if fsync.is_ok_and(|fsync| fsync == "off") {
+        tracing::error!(service, "PostgreSQL runs with fsync = off: after a power failure, receipts will have been false");
+    }
 }
 
 /// Connects, and waits for a server that does not answer yet.
@@ -107,7 +121,7 @@ async fn migrate(connection: &mut PgConnection, place: &Place, migrator: &Migrat
 
 fn pool(config: &Config, place: &Place, options: PgConnectOptions) -> PgPool {
     let session: Arc<str> = format!(
-        "{}; SET statement_timeout = {}; SET idle_in_transaction_session_timeout = {IDLE_IN_TRANSACTION_MS}",
+        "{}; {DURABLE_COMMIT}; SET statement_timeout = {}; SET idle_in_transaction_session_timeout = {IDLE_IN_TRANSACTION_MS}",
         place.session(),
         config.statement_timeout_ms
     )

@@ -144,6 +144,25 @@ async fn there_is_no_receipt_without_every_reliable_receiver() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn only_what_is_stored_nowhere_may_be_repeated() {
+    let running = start(json!({})).await;
+    let _epts = running.receiver("epts", 503).await;
+    assert_eq!(running.send("demo-v1", "/json", b"1", 10_000).await.0, 503);
+
+    let running = start(json!({ "reliable-receivers": ["epts", "archive"] })).await;
+    let _epts = running.receiver("epts", 503).await;
+    let _archive = running.receiver("archive", 200).await;
+    assert_eq!(running.send("demo-v1", "/json", b"1", 10_000).await.0, 504);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receiver_named_twice_answers_once() {
+    let running = start(json!({ "reliable-receivers": ["epts", "epts"] })).await;
+    let _epts = running.receiver("epts", 200).await;
+    assert_eq!(running.send("demo-v1", "/json", b"1", 10_000).await.0, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_receiver_that_is_not_awaited_cannot_give_the_receipt() {
     let running = start(json!({})).await;
     let _analytics = running.receiver("analytics", 200).await;

@@ -48,6 +48,23 @@ async fn a_service_works_as_its_role_in_its_schema() {
 }
 
 #[tokio::test]
+async fn a_commit_is_on_the_disk_whatever_the_database_says() {
+    let database = testkit::database().await;
+    let mut connection = PgConnection::connect(&database.url).await.unwrap();
+    let name: String = sqlx::query_scalar("SELECT current_database()").fetch_one(&mut connection).await.unwrap();
+    let weaken = format!(r#"ALTER DATABASE "{name}" SET synchronous_commit = off"#);
+    connection.execute(AssertSqlSafe(weaken)).await.unwrap();
+    let mut weakened = PgConnection::connect(&database.url).await.unwrap();
+    let value: String = sqlx::query_scalar("SHOW synchronous_commit").fetch_one(&mut weakened).await.unwrap();
+    assert_eq!(value, "off");
+    assert_eq!(one::<String>(&dcx(&database).await, "SHOW synchronous_commit").await, "local");
+
+    let stronger = format!(r#"ALTER DATABASE "{name}" SET synchronous_commit = remote_apply"#);
+    connection.execute(AssertSqlSafe(stronger)).await.unwrap();
+    assert_eq!(one::<String>(&dcx(&database).await, "SHOW synchronous_commit").await, "remote_apply");
+}
+
+#[tokio::test]
 async fn no_service_can_read_the_tables_of_another() {
     let database = testkit::database().await;
     let dcx = dcx(&database).await;
