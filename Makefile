@@ -23,9 +23,11 @@ test: ## Everything that continuous integration runs.
 	cargo test $(CARGO_FLAGS) --workspace --no-fail-fast --quiet
 	BANDAR_BIN=target/debug/bandar .tools/venv/bin/pytest -q tests/e2e
 
-lint: ## Formatting, clippy, and cargo-deny where it is installed.
+lint: ## Formatting, clippy, the fuzz targets, and cargo-deny where it is installed.
 	cargo fmt --all --check
 	cargo clippy $(CARGO_FLAGS) --workspace --all-targets -- --deny warnings
+	@for fuzz in crates/*/fuzz; do \
+		cargo check $(CARGO_FLAGS) --quiet --manifest-path $$fuzz/Cargo.toml --target-dir target/fuzz || exit 1; done
 	@if command -v cargo-deny >/dev/null; then cargo deny --locked check; else echo "cargo-deny is not installed: skipped"; fi
 
 bench: ## The benchmarks: JSON lines in bench-results/ and a table. BENCH_FLAGS adds arguments.

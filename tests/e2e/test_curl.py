@@ -32,6 +32,15 @@ def test_post_and_read_back(platform, endpoint, path, payload):
         assert point["timestamp"].endswith("Z")
 
 
+def test_plain_data_and_its_unit(platform):
+    unit = {"names": {"unit": {"values": [{"path": "$['temperature-unit']", "type": "string"}]}}}
+    endpoint = platform.api.create_application(epts={"time-series": unit}).create_endpoint()
+    for payload, value in (("47%", 47), ("200", 200)):
+        assert curl("-d", payload, f"{platform.http}/{endpoint.topic('plain/temperature')}") == (200, "")
+        assert endpoint.values("auto~temperature-value")[-1] == value
+    assert endpoint.values("unit") == ["%", "number"]
+
+
 def test_a_bad_payload(platform, endpoint):
     status, body = curl("-d", "{", f"{platform.http}/{endpoint.topic('json')}")
     assert status == 400

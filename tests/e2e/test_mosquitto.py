@@ -104,6 +104,33 @@ def test_plain_data(platform, endpoint, version):
     assert endpoint.values("auto~temperature-value") == [200]
 
 
+def test_plain_data_without_request_id(platform, endpoint, version):
+    run(platform, "mosquitto_pub", "-t", endpoint.topic("plain/temperature"), "-m", "200", *version)
+    eventually("the value is stored", lambda: endpoint.values("auto~temperature-value") == [200])
+
+
+def test_a_batch_with_timestamps_and_locations(platform):
+    """The page's batch, with the settings that the page asks for."""
+    location = [{"path": "location.lat", "name": "lat"}, {"path": "location.lon", "name": "lon"}]
+    series = {"names": {"location": {"values": location}}, "timestamp": {"path": "ts", "format": "iso8601"}}
+    endpoint = platform.api.create_application(epts={"time-series": series}).create_endpoint()
+    place = {"lat": 34.1340258, "lon": -118.3238652}
+    samples = [
+        {"ts": "2019-04-26T15:41:07+0000", "temperature": 21, "humidity": 73, "location": place},
+        {"ts": "2019-04-26T16:41:07+0000", "temperature": 21.5, "humidity": 67, "location": place},
+    ]
+    run(platform, "mosquitto_pub", "-q", "1", "-t", endpoint.topic("json/1"), "-m", json.dumps(samples))
+    moments = ["2019-04-26T15:41:07Z", "2019-04-26T16:41:07Z"]
+    assert endpoint.points("location") == {"location": [(moment, place) for moment in moments]}
+
+
+def test_an_error_as_the_response(platform, endpoint):
+    topic = endpoint.topic("json/1")
+    output = run(platform, "mosquitto_rr", "-t", topic, "-e", f"{topic}/error", "-V", "311", "-m", "{", *SHOW)
+    assert output.startswith(f"{topic}/error")
+    assert json.loads(output.split(" ", 1)[1])["statusCode"] == 400
+
+
 def test_request_and_response(platform, endpoint):
     """mosquitto_rr as on the page: MQTT 3.1.1, the response on the /status topic that it names."""
     topic = endpoint.topic("json/1")
