@@ -103,6 +103,8 @@ pub struct Limits {
     pub messages_per_second_per_connection: u32,
     /// Messages per second with one endpoint's token; up to twice as many in a burst.
     pub messages_per_second_per_endpoint: u32,
+    /// Messages per second of all endpoints of one tenant together, on this replica; up to twice as many in a burst.
+    pub messages_per_second_per_tenant: u32,
     /// Messages that wait to be sent to one client; a client that lets more gather is disconnected.
     pub outbox_messages: usize,
     /// Bytes that wait to be sent to one client; a client that lets more gather is disconnected.
@@ -127,6 +129,7 @@ impl Default for Limits {
             in_flight_bytes_per_connection: 4 * 1_024 * 1_024,
             messages_per_second_per_connection: 100_000,
             messages_per_second_per_endpoint: 100_000,
+            messages_per_second_per_tenant: 1_000_000,
             outbox_messages: 1_000,
             outbox_bytes: 4 * 1_024 * 1_024,
             unacknowledged_per_connection: 32,
@@ -187,6 +190,7 @@ impl Config {
             ("limits.in_flight_per_connection", limits.in_flight_per_connection.into()),
             ("limits.messages_per_second_per_connection", limits.messages_per_second_per_connection.into()),
             ("limits.messages_per_second_per_endpoint", limits.messages_per_second_per_endpoint.into()),
+            ("limits.messages_per_second_per_tenant", limits.messages_per_second_per_tenant.into()),
             ("limits.outbox_messages", limits.outbox_messages as u64),
             ("limits.unacknowledged_per_connection", limits.unacknowledged_per_connection.into()),
             ("tokens.valid_max", self.tokens.valid_max as u64),
@@ -226,8 +230,9 @@ mod tests {
     #[test]
     fn every_fault_is_told() {
         let mut config = Config { deadline_ms: 0, ..Config::default() };
+        config.limits.messages_per_second_per_tenant = 0;
         config.limits.outbox_bytes = 10;
         let keys: Vec<_> = config.faults().into_iter().map(|(key, _)| key).collect();
-        assert_eq!(keys, ["deadline_ms", "limits.outbox_bytes"]);
+        assert_eq!(keys, ["deadline_ms", "limits.messages_per_second_per_tenant", "limits.outbox_bytes"]);
     }
 }

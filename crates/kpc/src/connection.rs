@@ -83,10 +83,10 @@ pub(crate) enum Rejected {
     #[error("the connection has ended")]
     Ended,
     #[error(
-        "a connection may speak for at most {0} endpoints (limits.endpoints_per_connection); open another one"
+        "a connection may speak for at most {0} endpoints (kpc.limits.endpoints_per_connection); open another one"
     )]
     TooManyEndpoints(usize),
-    #[error("a connection may have at most {0} subscriptions (limits.subscriptions_per_connection)")]
+    #[error("a connection may have at most {0} subscriptions (kpc.limits.subscriptions_per_connection)")]
     TooManySubscriptions(usize),
 }
 

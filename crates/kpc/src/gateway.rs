@@ -10,9 +10,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::connections::Connections;
+use crate::failure::Failure;
+use crate::limits::{Source, TenantRates};
 use crate::metrics::Metrics;
 use crate::notices::Notices;
-use crate::relay::{Persistence, Relay};
+use crate::relay::{Persistence, Relay, Route};
 use crate::sharing::Connectivity;
 use crate::wills::Wills;
 
@@ -22,6 +24,7 @@ pub(crate) struct Gateway {
     pub(crate) instance: InstanceName,
     pub(crate) replica: ReplicaId,
     pub(crate) relay: Relay,
+    pub(crate) tenants: TenantRates,
     pub(crate) connections: Connections,
     pub(crate) connectivity: Connectivity,
     pub(crate) wills: Wills,
@@ -44,6 +47,18 @@ impl Gateway {
             attempt: Duration::from_millis(self.config.attempt_timeout_ms),
             after_doubt: true,
         }
+    }
+
+    /// Takes a message's share of what its endpoint and its tenant may send. Its token, if it needs one, must
+    /// have been found valid before, or strangers could use up what a tenant may send.
+    ///
+    /// # Errors
+    /// 429, naming the limit that is reached.
+    pub(crate) fn check_rates(&self, route: &Route, now: Instant) -> Result<(), Failure> {
+        if let Some(identity) = &route.identity {
+            identity.rate.check(Source::Endpoint, now)?;
+        }
+        self.tenants.check(&route.tenant, now)
     }
 
     /// Spawns a task on the process's runtime; the service waits for it when it stops.

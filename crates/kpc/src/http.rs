@@ -9,15 +9,13 @@ use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
 use bytes::Bytes;
-use ids::CorrelationId;
 use kp1::{RequestPath, percent_decode};
-use tokio::time::Instant;
 use tracing::Instrument as _;
 
 use crate::failure::Failure;
 use crate::gateway::Gateway;
 use crate::metrics::{Outcome, Transport};
-use crate::relay::{self, Answer, Persistence};
+use crate::relay::{self, Answer, Passage, Persistence};
 use crate::uplink::error_body;
 use crate::upload::Upload;
 
@@ -32,23 +30,20 @@ pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
 
 async fn handle(State(gateway): State<Arc<Gateway>>, request: Request) -> Response {
     let correlation_id = gateway.relay.correlation_ids.next();
-    let traceparent = request.headers().get("traceparent").and_then(|value| value.to_str().ok());
-    let span = match traceparent {
-        Some(traceparent) => {
-            let span = tracing::info_span!("post", %correlation_id);
-            runtime::trace::adopt_traceparent(&span, traceparent);
-            span
-        }
-        None => tracing::debug_span!("post", %correlation_id),
-    };
+    // At the default log level too: it gives the log lines their correlation id.
+    let span = tracing::info_span!("post", %correlation_id);
+    if let Some(traceparent) = request.headers().get("traceparent").and_then(|value| value.to_str().ok()) {
+        runtime::trace::adopt_traceparent(&span, traceparent);
+    }
     // A task of its own, because a client that goes must not take its message with it.
     let handling = tokio::spawn(
-        async move { handle_in_span(&gateway, request, &correlation_id).await }.instrument(span),
+        async move { handle_in_span(&gateway, request, Passage::new(correlation_id)).await }
+            .instrument(span.clone()),
     );
     match handling.await {
         Ok(response) => response,
         Err(error) => {
-            tracing::error!(%error, "handling a message failed");
+            span.in_scope(|| tracing::error!(%error, "handling a message failed"));
             refuse(&Failure::passing(500, "the gateway failed; try again"))
         }
     }
@@ -62,16 +57,11 @@ async fn refuse_method(request: Request) -> Response {
     refuse(&Failure::refused(405, reason))
 }
 
-async fn handle_in_span(
-    gateway: &Arc<Gateway>,
-    request: Request,
-    correlation_id: &CorrelationId,
-) -> Response {
+async fn handle_in_span(gateway: &Arc<Gateway>, request: Request, mut passage: Passage) -> Response {
     let in_flight = gateway.enter();
-    let started = Instant::now();
     let (parts, body) = request.into_parts();
     let mut upload = Upload::new(&parts.headers, body);
-    let (result, outcome) = match relay(gateway, &parts, &mut upload, correlation_id, started).await {
+    let (result, outcome) = match relay(gateway, &parts, &mut upload, &mut passage).await {
         Ok(answer) => {
             let status = relay::status(answer.data.status_code);
             let outcome = if status < 400 { Outcome::Stored } else { Outcome::Refused(status) };
@@ -79,12 +69,13 @@ async fn handle_in_span(
         }
         Err(failure) => {
             let Failure { status, reason, passing } = &failure;
+            let correlation_id = &passage.correlation_id;
             tracing::debug!(%correlation_id, status, %reason, "a message was not taken");
             let outcome = if *passing { Outcome::Failed(*status) } else { Outcome::Refused(*status) };
             (Err(failure), outcome)
         }
     };
-    gateway.metrics.message(Transport::Http, outcome, started.elapsed());
+    gateway.metrics.message(Transport::Http, outcome, &passage);
     drop(in_flight);
     // Most messages are refused before their body has been read.
     upload.discard().await;
@@ -98,27 +89,20 @@ async fn relay(
     gateway: &Arc<Gateway>,
     parts: &Parts,
     upload: &mut Upload,
-    correlation_id: &CorrelationId,
-    now: Instant,
+    passage: &mut Passage,
 ) -> Result<Answer, Failure> {
     if gateway.draining.is_cancelled() {
         return Err(Failure::passing(503, "the gateway is stopping; try again"));
     }
-    let deadline = now + gateway.config.deadline();
+    let deadline = passage.since + gateway.config.deadline();
     let path = decode(&parts.uri)?;
     let path = RequestPath::parse_http(&path)?;
     // One attempt takes all the time there is: what the device is not told it would have to guess.
     let persistence = Persistence { deadline, attempt: gateway.config.deadline(), after_doubt: false };
-    let route = gateway.relay.resolve(&path, correlation_id, persistence).await?;
-    if let Some(identity) = &route.identity
-        && !identity.rate.admit(now)
-    {
-        let per_second = gateway.config.limits.messages_per_second_per_endpoint;
-        let reason = format!("an endpoint may send {per_second} messages per second; send more slowly");
-        return Err(Failure::refused(429, reason));
-    }
+    let route = gateway.relay.resolve(&path, passage, persistence).await?;
+    gateway.check_rates(&route, passage.since)?;
     let payload = upload.read(route.payload_limit, deadline).await?;
-    gateway.relay.exchange(&route, payload, correlation_id, persistence).await
+    gateway.relay.exchange(&route, payload, &passage.correlation_id, persistence).await
 }
 
 fn decode(uri: &Uri) -> Result<String, Failure> {

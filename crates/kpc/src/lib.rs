@@ -50,6 +50,7 @@ use connections::Connections;
 use downlink::Downlink;
 use gateway::Gateway;
 use identity::Identities;
+use limits::TenantRates;
 use metrics::Metrics;
 use notices::Notices;
 use outbox::CloseReason;
@@ -121,6 +122,7 @@ async fn build(
     context.task(async move { registry.follow(client, stopping).await });
     Ok(Arc::new(Gateway {
         config,
+        tenants: TenantRates::new(limits.messages_per_second_per_tenant),
         instance: context.instance().clone(),
         replica: context.replica().clone(),
         relay,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_nats::Message;
 use bytes::Bytes;
-use ids::{AppVersionName, CorrelationId, EndpointToken, InstanceName, RequestId};
+use ids::{AppVersionName, ApplicationName, CorrelationId, EndpointToken, InstanceName, RequestId, TenantId};
 use ism::esp::{self, ClientData, ExtensionData};
 use ism::{Envelope as _, Record as _};
 use kp1::RequestPath;
@@ -28,9 +28,27 @@ pub(crate) struct Settings {
     allowed_extension_instances: Option<Vec<InstanceName>>,
 }
 
+/// A device's message on its way through the gateway.
+#[derive(Debug)]
+pub(crate) struct Passage {
+    pub(crate) correlation_id: CorrelationId,
+    /// When it came.
+    pub(crate) since: Instant,
+    /// The application that it belongs to, once its version has been found.
+    pub(crate) application: Option<ApplicationName>,
+}
+
+impl Passage {
+    /// A message that has just come.
+    pub(crate) fn new(correlation_id: CorrelationId) -> Self {
+        Self { correlation_id, since: Instant::now(), application: None }
+    }
+}
+
 /// Where a message goes and for whom: its path, looked up.
 #[derive(Debug, Clone)]
 pub(crate) struct Route {
+    pub(crate) tenant: TenantId,
     pub(crate) app_version: AppVersionName,
     pub(crate) extension: InstanceName,
     /// None for extensions that know no endpoints.
@@ -97,30 +115,27 @@ pub(crate) struct Relay {
 
 impl Relay {
     /// Looks the path up: is there such a version, may it use the extension, whose token is it. Repeats passing
-    /// failures until the deadline.
+    /// failures until the deadline. Notes the application as soon as it is known.
     pub(crate) async fn resolve(
         &self,
         path: &RequestPath<'_>,
-        correlation_id: &CorrelationId,
+        passage: &mut Passage,
         persistence: Persistence,
     ) -> Result<Route, Failure> {
         let mut attempts = Attempts::new(persistence);
         loop {
-            match in_time(persistence, self.resolve_once(path, correlation_id)).await {
+            match in_time(persistence, self.resolve_once(path, passage)).await {
                 Ok(route) => return Ok(route),
                 Err(failure) => attempts.after(failure).await?,
             }
         }
     }
 
-    async fn resolve_once(
-        &self,
-        path: &RequestPath<'_>,
-        correlation_id: &CorrelationId,
-    ) -> Result<Route, Failure> {
+    async fn resolve_once(&self, path: &RequestPath<'_>, passage: &mut Passage) -> Result<Route, Failure> {
         let app_version = AppVersionName::parse(path.app_version).map_err(bad_name)?;
         let extension = InstanceName::parse(path.extension).map_err(bad_name)?;
         let version = self.version(&app_version).await?;
+        passage.application = Some(version.app_name.clone());
         if let Some(allowed) = &version.config.allowed_extension_instances
             && !allowed.contains(&extension)
         {
@@ -145,10 +160,11 @@ impl Relay {
             None => None,
             Some(token) => {
                 let token = EndpointToken::parse(token).map_err(bad_name)?;
-                Some(self.identities.resolve(&version.app_name, &token, correlation_id).await?)
+                Some(self.identities.resolve(&version.app_name, &token, &passage.correlation_id).await?)
             }
         };
         Ok(Route {
+            tenant: version.tenant_id.clone(),
             app_version,
             extension,
             identity,

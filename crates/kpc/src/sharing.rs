@@ -54,7 +54,7 @@ struct Round {
 impl Connectivity {
     /// The endpoint has come online here.
     pub(crate) fn up(&self, endpoint: &EndpointId, app_version: &AppVersionName) {
-        self.note(endpoint.clone(), app_version.clone(), true);
+        note(&mut self.pending.lock(), endpoint.clone(), app_version.clone(), true);
         self.changed.notify_one();
     }
 
@@ -63,21 +63,13 @@ impl Connectivity {
         if endpoints.is_empty() {
             return;
         }
-        for (endpoint, app_version) in endpoints {
-            self.note(endpoint, app_version, false);
-        }
-        self.changed.notify_one();
-    }
-
-    fn note(&self, endpoint: EndpointId, app_version: AppVersionName, up: bool) {
+        // Under one lock, so that those of one connection are told together.
         let mut pending = self.pending.lock();
-        pending
-            .entry(endpoint)
-            .and_modify(|change| {
-                change.last_up = up;
-                change.app_version = app_version.clone();
-            })
-            .or_insert(Change { app_version, first_up: up, last_up: up });
+        for (endpoint, app_version) in endpoints {
+            note(&mut pending, endpoint, app_version, false);
+        }
+        drop(pending);
+        self.changed.notify_one();
     }
 
     fn take(&self) -> Gathered {
@@ -92,6 +84,21 @@ impl Connectivity {
         }
         gathered
     }
+}
+
+fn note(
+    pending: &mut HashMap<EndpointId, Change>,
+    endpoint: EndpointId,
+    app_version: AppVersionName,
+    up: bool,
+) {
+    pending
+        .entry(endpoint)
+        .and_modify(|change| {
+            change.last_up = up;
+            change.app_version = app_version.clone();
+        })
+        .or_insert(Change { app_version, first_up: up, last_up: up });
 }
 
 impl Round {

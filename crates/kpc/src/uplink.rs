@@ -8,15 +8,15 @@ use ids::{CorrelationId, RequestId};
 use ism::esp::ExtensionData;
 use kp1::{ErrorBody, Outcome, RequestPath};
 use runtime::now_ms;
-use tokio::time::Instant;
 use tracing::Instrument as _;
 
 use crate::connection::{Connection, Rejected};
 use crate::failure::Failure;
 use crate::gateway::Gateway;
+use crate::limits::Source;
 use crate::metrics::{self, Transport};
 use crate::outbox::{Outgoing, Qos};
-use crate::relay::{self, Answer, Persistence, Route, too_large};
+use crate::relay::{self, Answer, Passage, Persistence, Route, too_large};
 
 /// A message as MQTT delivers it.
 #[derive(Debug, Clone)]
@@ -61,31 +61,27 @@ impl Gateway {
         publication: Publication,
     ) -> Verdict {
         let correlation_id = self.relay.correlation_ids.next();
-        let span = match &publication.traceparent {
-            Some(traceparent) => {
-                let span = tracing::info_span!("publish", %correlation_id);
-                runtime::trace::adopt_traceparent(&span, traceparent);
-                span
-            }
-            None => tracing::debug_span!("publish", %correlation_id),
-        };
-        self.publish_in_span(from, publication, correlation_id).instrument(span).await
+        // At the default log level too: it gives the log lines their correlation id.
+        let span = tracing::info_span!("publish", %correlation_id);
+        if let Some(traceparent) = &publication.traceparent {
+            runtime::trace::adopt_traceparent(&span, traceparent);
+        }
+        self.publish_in_span(from, publication, Passage::new(correlation_id)).instrument(span).await
     }
 
     async fn publish_in_span(
         self: &Arc<Self>,
         from: Option<&Arc<Connection>>,
         publication: Publication,
-        correlation_id: CorrelationId,
+        mut passage: Passage,
     ) -> Verdict {
         let _in_flight = self.enter();
-        let started = Instant::now();
-        let ending = self.relay_publication(from, &publication, &correlation_id, started).await;
+        let ending = self.relay_publication(from, &publication, &mut passage).await;
         let transport = if from.is_some() { Transport::Mqtt } else { Transport::Will };
         let verdict = verdict(&ending.result);
-        self.metrics.message(transport, outcome(&verdict), started.elapsed());
-        log(&correlation_id, from, &publication, &verdict);
-        self.answer(from, &publication, &correlation_id, ending);
+        self.metrics.message(transport, outcome(&verdict), &passage);
+        log(&passage.correlation_id, from, &publication, &verdict);
+        self.answer(from, &publication, &passage.correlation_id, ending);
         verdict
     }
 
@@ -93,8 +89,7 @@ impl Gateway {
         self: &Arc<Self>,
         from: Option<&Arc<Connection>>,
         publication: &Publication,
-        correlation_id: &CorrelationId,
-        now: Instant,
+        passage: &mut Passage,
     ) -> Ending {
         let persistence = self.persistence(publication.expiry);
         let turn = async {
@@ -107,12 +102,14 @@ impl Gateway {
             let reason = "earlier messages of the connection are not answered yet; send more slowly";
             return Ending { route: None, result: Err(Failure::passing(504, reason)) };
         };
-        let route = match self.admit(from, publication, correlation_id, persistence, now).await {
+        let route = match self.admit(from, publication, passage, persistence).await {
             Ok(route) => route,
             Err(failure) => return Ending { route: None, result: Err(failure) },
         };
         let result = match &publication.payload {
-            Ok(payload) => self.relay.exchange(&route, payload.clone(), correlation_id, persistence).await,
+            Ok(payload) => {
+                self.relay.exchange(&route, payload.clone(), &passage.correlation_id, persistence).await
+            }
             Err(bytes) => Err(too_large(Some(*bytes), route.payload_limit)),
         };
         Ending { route: Some(route), result }
@@ -123,23 +120,17 @@ impl Gateway {
         self: &Arc<Self>,
         from: Option<&Arc<Connection>>,
         publication: &Publication,
-        correlation_id: &CorrelationId,
+        passage: &mut Passage,
         persistence: Persistence,
-        now: Instant,
     ) -> Result<Route, Failure> {
-        let limits = &self.config.limits;
-        if from.is_some_and(|connection| !connection.rate.admit(now)) {
-            return Err(too_fast("a connection", limits.messages_per_second_per_connection));
+        if let Some(connection) = from {
+            connection.rate.check(Source::Connection, passage.since)?;
         }
         let path = RequestPath::parse_topic(&publication.topic)?;
-        let route = self.relay.resolve(&path, correlation_id, persistence).await?;
-        if let Some(identity) = &route.identity {
-            if !identity.rate.admit(now) {
-                return Err(too_fast("an endpoint", limits.messages_per_second_per_endpoint));
-            }
-            if let Some(connection) = from {
-                self.attach(connection, &route.app_version, identity)?;
-            }
+        let route = self.relay.resolve(&path, passage, persistence).await?;
+        self.check_rates(&route, passage.since)?;
+        if let (Some(connection), Some(identity)) = (from, &route.identity) {
+            self.attach(connection, &route.app_version, identity)?;
         }
         Ok(route)
     }
@@ -181,8 +172,11 @@ impl Gateway {
                     self.metrics.response("asker");
                 }
             };
-            if is_told {
-                respond(kp1::response_topic(&publication.topic, response.outcome).into(), None);
+            let asked_for = publication.response_topic.as_deref();
+            let topic = is_told.then(|| kp1::response_topic(&publication.topic, response.outcome));
+            // A client that asks for the answer where it comes anyway gets it once, as it asked for it.
+            if let Some(topic) = topic.filter(|topic| Some(topic.as_str()) != asked_for) {
+                respond(topic.into(), None);
             }
             if let Some(topic) = &publication.response_topic {
                 respond(topic.clone(), publication.correlation_data.clone());
@@ -280,10 +274,6 @@ fn log(
             tracing::debug!(%correlation_id, client_id, ?qos, status, %reason, "a message was not delivered");
         }
     }
-}
-
-fn too_fast(who: &str, per_second: u32) -> Failure {
-    Failure::refused(429, format!("{who} may send {per_second} messages per second; send more slowly"))
 }
 
 /// The gateway's own refusal in the form of an extension's answer, for those that listen.

@@ -47,6 +47,16 @@ impl Wills {
         }
         Some(cancelled)
     }
+
+    /// Takes a waiting will out; false when it has been cancelled, so that the entry is gone or another one's.
+    fn take(&self, client_id: &Arc<str>, cancelled: &CancellationToken) -> bool {
+        let mut waiting = self.waiting.lock();
+        if cancelled.is_cancelled() {
+            return false;
+        }
+        waiting.remove(client_id);
+        true
+    }
 }
 
 impl Gateway {
@@ -57,9 +67,15 @@ impl Gateway {
         let delay = will.delay.min(Duration::from_secs(limits.will_delay_max_s.into()));
         let client_id = connection.client_id.clone();
         // A client whose id we chose cannot come back under it.
-        let is_delayed =
-            !delay.is_zero() && connection.named && self.connections.client(&client_id).is_none();
+        let is_delayed = !delay.is_zero() && connection.named;
         let cancelled = if is_delayed { self.wills.wait(&client_id, limits.delayed_wills) } else { None };
+        // A client that comes from now on finds the will and cancels it; one that is back already has not seen it.
+        if is_delayed && self.connections.client(&client_id).is_some() {
+            if let Some(cancelled) = &cancelled {
+                self.wills.take(&client_id, cancelled);
+            }
+            return;
+        }
         self.spawn(async move {
             if let Some(cancelled) = cancelled {
                 tokio::select! {
@@ -68,10 +84,9 @@ impl Gateway {
                     () = gateway.draining.cancelled() => {}
                     () = tokio::time::sleep(delay) => {}
                 }
-                if cancelled.is_cancelled() {
+                if !gateway.wills.take(&client_id, &cancelled) {
                     return;
                 }
-                gateway.wills.waiting.lock().remove(&client_id);
             }
             gateway.publish(None, will.publication).await;
         });
@@ -90,6 +105,11 @@ mod tests {
         assert!(wills.wait(&"d".into(), 1).is_none());
         wills.cancel("c");
         assert!(waiting.is_cancelled());
-        assert!(wills.wait(&"d".into(), 1).is_some());
+        let waiting = wills.wait(&"d".into(), 1).unwrap();
+        assert!(wills.take(&"d".into(), &waiting));
+        // A newer will of the same client is not taken out with an older one.
+        let (older, newer) = (wills.wait(&client, 1).unwrap(), wills.wait(&client, 1).unwrap());
+        assert!(!wills.take(&client, &older) && wills.take(&client, &newer));
+        assert!(wills.waiting.lock().is_empty());
     }
 }

@@ -16,6 +16,9 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Open connections at most. Default 10000.
     pub connections_max: usize,
+    /// Open connections of one address at most. Behind a proxy, whose address all clients share, leave it at least at
+    /// `connections_max`. Default 10000.
+    pub connections_per_address_max: usize,
     /// How long a connection may wait for the next request's whole head, in milliseconds. Default 75000.
     pub idle_timeout_ms: u64,
     /// Longest body of a REST request in bytes. Default 1048576.
@@ -33,6 +36,7 @@ impl Default for Config {
         Self {
             listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8080)),
             connections_max: 10_000,
+            connections_per_address_max: 10_000,
             idle_timeout_ms: 75_000,
             body_bytes_max: 1 << 20,
             request_timeout_ms: 30_000,
@@ -49,6 +53,7 @@ impl Config {
         let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
         let limits = [
             ("connections_max", count(self.connections_max), 1_000_000),
+            ("connections_per_address_max", count(self.connections_per_address_max), 1_000_000),
             ("idle_timeout_ms", self.idle_timeout_ms, 3_600_000),
             ("body_bytes_max", count(self.body_bytes_max), 1 << 30),
             ("request_timeout_ms", self.request_timeout_ms, 3_600_000),
@@ -78,14 +83,20 @@ mod tests {
     fn every_fault_is_told() {
         assert!(Config::default().check().is_empty());
         let config = Config {
+            connections_per_address_max: 0,
             body_bytes_max: 0,
             request_timeout_ms: u64::MAX,
             auth: AuthConfig { api_key: "short".to_owned(), ..AuthConfig::default() },
             ..Config::default()
         };
         let faults = config.check().join("\n");
-        for key in ["http.body_bytes_max", "http.request_timeout_ms", "http.auth.api_key", "http.auth.tenant"]
-        {
+        for key in [
+            "http.connections_per_address_max",
+            "http.body_bytes_max",
+            "http.request_timeout_ms",
+            "http.auth.api_key",
+            "http.auth.tenant",
+        ] {
             assert!(faults.contains(key), "{key}: {faults}");
         }
     }

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use crate::Mounts;
+use crate::admission::Full;
 
 /// Serves requests until the client closes, waits too long, or `stopping` is cancelled and the running request has ended.
 pub(crate) async fn serve(
@@ -74,10 +75,8 @@ impl Drop for Open<'_> {
 }
 
 /// Tells a client that there are too many connections, if it takes it without delay.
-pub(crate) fn refuse(stream: &TcpStream, connections_max: usize) {
-    let body = format!(
-        r#"{{"message":"{connections_max} connections (http.connections_max) are open: try again later"}}"#
-    );
+pub(crate) fn refuse(stream: &TcpStream, full: Full) {
+    let body = format!(r#"{{"message":"{full}"}}"#);
     let answer = format!(
         "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\ncontent-length: {}\r\nretry-after: 1\r\n\
          connection: close\r\n\r\n{body}",

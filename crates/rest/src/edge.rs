@@ -12,6 +12,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use crate::admission::Admission;
 use crate::metrics::Metrics;
 use crate::{Authenticator, Config, Error, connection, service};
 
@@ -28,7 +29,7 @@ pub struct BindError {
 pub struct Edge {
     listener: TcpListener,
     address: SocketAddr,
-    connections_max: usize,
+    admission: Arc<Admission>,
     idle_timeout: Duration,
     mounts: Mounts,
 }
@@ -90,7 +91,7 @@ impl Edge {
         Ok(Self {
             listener,
             address,
-            connections_max: config.connections_max.min(Semaphore::MAX_PERMITS),
+            admission: Admission::new(config.connections_max, config.connections_per_address_max),
             idle_timeout: config.idle_timeout(),
             mounts,
         })
@@ -117,7 +118,6 @@ impl Edge {
     /// Serves until `stopping` is cancelled; then takes no more connections, ends the idle ones, lets each running request finish
     /// and returns when the last connection has ended. The caller bounds that: dropping the future cuts off the rest.
     pub async fn serve(self, stopping: CancellationToken) {
-        let permits = Arc::new(Semaphore::new(self.connections_max));
         let mut connections = tokio::task::JoinSet::new();
         loop {
             let accepted = tokio::select! {
@@ -134,16 +134,19 @@ impl Edge {
                     continue;
                 }
             };
-            if let Ok(permit) = Arc::clone(&permits).try_acquire_owned() {
-                let serving =
-                    connection::serve(stream, peer, self.mounts.clone(), self.idle_timeout, stopping.clone());
-                connections.spawn(async move {
-                    serving.await;
-                    drop(permit);
-                });
-            } else {
-                self.mounts.policy.metrics.refused();
-                connection::refuse(&stream, self.connections_max);
+            match self.admission.admit(peer.ip()) {
+                Ok(place) => {
+                    let (mounts, idle_timeout) = (self.mounts.clone(), self.idle_timeout);
+                    let serving = connection::serve(stream, peer, mounts, idle_timeout, stopping.clone());
+                    connections.spawn(async move {
+                        serving.await;
+                        drop(place);
+                    });
+                }
+                Err(full) => {
+                    self.mounts.policy.metrics.refused(full.key());
+                    connection::refuse(&stream, full);
+                }
             }
         }
         drop(self.listener);

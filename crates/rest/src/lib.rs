@@ -21,6 +21,7 @@
 //! let router: axum::Router = rest::service("epr", OpenApiRouter::new().routes(routes!(list)));
 //! ```
 
+mod admission;
 mod auth;
 mod config;
 mod connection;

@@ -32,7 +32,7 @@ impl Metrics {
                 .build(),
             refused: meter
                 .u64_counter("bandar_rest_connections_refused")
-                .with_description("HTTP connections refused because http.connections_max were open")
+                .with_description("HTTP connections refused, by the limit in [http] that was reached")
                 .build(),
         }
     }
@@ -62,8 +62,9 @@ impl Metrics {
         self.connections.add(-1, &[]);
     }
 
-    pub(crate) fn refused(&self) {
-        self.refused.add(1, &[]);
+    /// `limit`: `connections_max` or `connections_per_address_max`.
+    pub(crate) fn refused(&self, limit: &'static str) {
+        self.refused.add(1, &[KeyValue::new("limit", limit)]);
     }
 }
 

@@ -76,6 +76,11 @@ pub(crate) fn text(id: u8, value: &str) -> (u8, Vec<u8>) {
     (id, string(value.as_bytes()))
 }
 
+/// A user property.
+pub(crate) fn user_property(name: &str, value: &str) -> (u8, Vec<u8>) {
+    (0x26, [string(name.as_bytes()), string(value.as_bytes())].concat())
+}
+
 impl Client {
     /// Connects and expects to be accepted.
     pub(crate) async fn connect(port: u16, version: u8, client_id: &str) -> Self {

@@ -6,7 +6,7 @@ use tokio::net::TcpStream;
 
 use crate::world::{Gate, World};
 
-async fn post(gate: &Gate, path: &str, body: impl Into<reqwest::Body>) -> Response {
+pub(crate) async fn post(gate: &Gate, path: &str, body: impl Into<reqwest::Body>) -> Response {
     let url = format!("http://{}{path}", gate.platform.http_address());
     Client::new().post(url).body(body).send().await.unwrap()
 }
@@ -45,6 +45,7 @@ async fn an_error_has_its_status_and_the_body_of_1kp() {
         ("/kp1/demo-v1/nothing/t1/json", "x", 404),
         ("/kp1/demo-v1/echo", "x", 401),
         ("/kp1/demo-v1/echo/t1/json", large.as_str(), 413),
+        ("/kp1/demo-v1/echo/t1/garbled", "x", 500),
         ("/kp1/demo-v1/dead/t1/json", "x", 503),
         ("/kp1/demo-v1/echo/t1/down", "x", 503),
         ("/kp1/demo-v1/echo/t1/silent", "x", 504),

@@ -1,7 +1,29 @@
 //! What a client may not do, and that it hurts nobody else.
 
 use crate::client::{Client, Packet};
-use crate::world::World;
+use crate::http::post;
+use crate::world::{Gate, World};
+
+/// Publishes with QoS 1; the reason code and the reason of PUBACK.
+async fn publish(client: &mut Client, topic: &str) -> (u8, String) {
+    let id = client.publish(topic, "x", 1).await;
+    match client.wait(|packet| matches!(packet, Packet::PubAck { .. })).await {
+        Packet::PubAck { id: acknowledged, code, reason } if acknowledged == id => (code, reason),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Posts until that is refused; the refusal's status, text and whether it says when to try again.
+async fn post_until_refused(gate: &Gate, path: &str) -> (u16, String, bool) {
+    for _ in 0..20 {
+        let response = post(gate, path, "x").await;
+        if response.status() != 200 {
+            let again = response.headers().contains_key("retry-after");
+            return (response.status().as_u16(), response.text().await.unwrap(), again);
+        }
+    }
+    panic!("every message was taken");
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_payload_over_the_limit_is_refused_and_one_far_above_ends_the_connection() {
@@ -31,7 +53,59 @@ async fn too_many_messages_are_refused_and_told_of() {
     }
     assert_eq!(codes.iter().take_while(|code| **code == 0).count(), 10);
     assert!(codes.contains(&0x97));
-    assert!(client.message("kp1/demo-v1/echo/t1/json/error").await.contains("429"));
+    let error = client.message("kp1/demo-v1/echo/t1/json/error").await;
+    assert!(error.contains("429"), "{error}");
+    assert!(error.contains("(kpc.limits.messages_per_second_per_connection)"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_sends_so_much_over_all_connections_and_http_together() {
+    let world = World::new().await;
+    // A burst of two.
+    let gate = world.gate(&[("kpc.limits.messages_per_second_per_endpoint", "1")]).await;
+    let key = "(kpc.limits.messages_per_second_per_endpoint)";
+    let mut refused = None;
+    let mut clients = [Client::connect(gate.mqtt, 5, "c").await, Client::connect(gate.mqtt, 5, "d").await];
+    for round in 0..20 {
+        let (code, reason) = publish(&mut clients[round % 2], "kp1/demo-v1/echo/t1/json").await;
+        assert!(code == 0 || round >= 2, "{round}: {reason}");
+        if code != 0 {
+            refused = Some((code, reason));
+            break;
+        }
+    }
+    let (code, reason) = refused.expect("every message was taken");
+    assert!(code == 0x97 && reason.contains("429") && reason.contains(key), "{code:x} {reason}");
+    let (status, body, again) = post_until_refused(&gate, "/kp1/demo-v1/echo/t1/json").await;
+    assert!(status == 429 && body.contains(key) && again, "{status} {body}");
+    // Another endpoint has a rate of its own.
+    assert_eq!(publish(&mut clients[0], "kp1/demo-v1/echo/t2/json").await.0, 0);
+    assert_eq!(post(&gate, "/kp1/demo-v1/echo/t3/json", "x").await.status(), 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_sends_so_much_with_all_its_endpoints_together() {
+    let world = World::new().await;
+    let gate = world.gate(&[("kpc.limits.messages_per_second_per_tenant", "1")]).await;
+    let key = "(kpc.limits.messages_per_second_per_tenant)";
+    let mut client = Client::connect(gate.mqtt, 5, "c").await;
+    // What strangers send takes nothing from the tenant.
+    for _ in 0..10 {
+        assert_eq!(publish(&mut client, "kp1/demo-v1/echo/wrong/json").await.0, 0x87);
+    }
+    assert_eq!(publish(&mut client, "kp1/demo-v1/echo/t1/json").await.0, 0);
+    assert_eq!(post(&gate, "/kp1/counted-v1/echo/t2/json", "x").await.status(), 200);
+    let mut codes = Vec::new();
+    for number in 3..20 {
+        codes.push(publish(&mut client, &format!("kp1/demo-v1/echo/t{number}/json")).await);
+    }
+    let refused = codes.iter().find(|(code, _)| *code != 0).expect("every message was taken");
+    assert!(refused.0 == 0x97 && refused.1.contains("429") && refused.1.contains(key), "{refused:?}");
+    // Without endpoints too.
+    let (status, body, again) = post_until_refused(&gate, "/kp1/demo-v1/anyone/json").await;
+    assert!(status == 429 && body.contains(key) && again, "{status} {body}");
+    // Another tenant has a rate of its own.
+    assert_eq!(publish(&mut client, "kp1/other-v1/echo/t1/json").await.0, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -41,8 +115,9 @@ async fn too_many_endpoints_or_connections_are_refused() {
     let gate = world.gate(&limits).await;
     let mut client = Client::connect(gate.mqtt, 5, "c").await;
     for (token, code) in [("t1", 0), ("t2", 0), ("t3", 0x97), ("t1", 0)] {
-        let id = client.publish(&format!("kp1/demo-v1/echo/{token}/json"), "x", 1).await;
-        assert_eq!(client.acknowledged(id).await, code, "{token}");
+        let (acknowledged, reason) = publish(&mut client, &format!("kp1/demo-v1/echo/{token}/json")).await;
+        assert_eq!(acknowledged, code, "{token}");
+        assert!(code == 0 || reason.contains("(kpc.limits.endpoints_per_connection)"), "{reason}");
     }
     let _second = Client::connect(gate.mqtt, 4, "d").await;
     let (_, refused) = Client::try_connect(gate.mqtt, 4, "e", None).await;

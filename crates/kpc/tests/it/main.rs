@@ -10,5 +10,6 @@ mod mqtt3;
 mod mqtt5;
 mod replicas;
 mod starting;
+mod telemetry;
 mod wills;
 mod world;

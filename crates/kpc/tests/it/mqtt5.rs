@@ -71,6 +71,39 @@ async fn a_response_topic_gets_the_answer_beside_the_1kp_topic() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_response_topic_that_is_the_1kp_topic_gets_the_answer_once() {
+    let world = World::new().await;
+    let gate = world.gate(&[]).await;
+    let mut client = Client::connect(gate.mqtt, 5, "c").await;
+    for (path, outcome, payload) in [
+        ("json/1", "status", "x"),
+        ("json", "status", "x"),
+        ("refuse/2", "error", "bad sample"),
+        ("refuse", "error", "bad sample"),
+    ] {
+        let topic = format!("kp1/demo-v1/echo/t1/{path}");
+        let response_topic = format!("{topic}/{outcome}");
+        client.subscribe(&[&response_topic], 1).await;
+        let request = [text(0x08, &response_topic), text(0x09, path)];
+        let id = client.publish_with(&topic, "x", 1, &request).await;
+        client.acknowledged(id).await;
+        let answer = client.wait(|packet| matches!(packet, Packet::Publish { .. })).await;
+        let Packet::Publish { topic, payload: answered, properties, id, .. } = answer else {
+            panic!("{answer:?}")
+        };
+        assert_eq!((&topic, properties), (&response_topic, vec![(0x09, path.as_bytes().to_vec())]));
+        assert!(String::from_utf8(answered).unwrap().contains(payload), "{path}");
+        client.ack(id).await;
+        assert!(client.is_silent().await, "{path}");
+    }
+    // An error for one who waits on `/status` comes there too, and where 1/KP has it.
+    let request = [text(0x08, "kp1/demo-v1/echo/t1/refuse/3/status"), text(0x09, "3")];
+    client.publish_with("kp1/demo-v1/echo/t1/refuse/3", "x", 0, &request).await;
+    assert!(client.message("kp1/demo-v1/echo/t1/refuse/3/status").await.contains("bad sample"));
+    assert!(client.message("kp1/demo-v1/echo/t1/refuse/3/error").await.contains("bad sample"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_message_expiry_shortens_the_deadline() {
     let world = World::new().await;
     let gate = world.gate(&[]).await;

@@ -106,26 +106,24 @@ impl World {
         events
     }
 
-    /// `demo-v1` is a version of `demo`; `closed-v1` may use no extension.
+    /// `demo-v1` is a version of `demo`, and so on; `closed-v1` may use no extension; `other` is of another tenant.
     async fn play_application_register(&self) {
         let client = self.client.clone();
         let mut requests = client.subscribe(CONFIGURATION_REQUEST.at("tekton")).await.unwrap();
         tokio::spawn(async move {
             while let Some(message) = requests.next().await {
                 let request = ConfigurationRequest::decode(&message.payload).unwrap();
-                let (app_name, config) = match request.app_version_name.as_deref() {
-                    Some("demo-v1") => (Some("demo".to_owned()), None),
-                    Some("closed-v1") => (
-                        Some("closed".to_owned()),
-                        Some(Bytes::from(r#"{"allowed-extension-instances":[]}"#)),
-                    ),
-                    _ => (None, None),
-                };
+                let name = request.app_version_name.as_deref().and_then(|name| name.strip_suffix("-v1"));
+                let app_name = name.filter(|name| ["demo", "closed", "counted", "other"].contains(name));
+                let closed = Bytes::from(r#"{"allowed-extension-instances":[]}"#);
+                let config = (name == Some("closed")).then_some(closed);
+                let tenant = if name == Some("other") { "umbrella" } else { "acme" };
+                let app_name = app_name.map(str::to_owned);
                 let response = ConfigurationResponse {
                     correlation_id: request.correlation_id,
                     timestamp: now_ms(),
                     status_code: if app_name.is_some() { 200 } else { 404 },
-                    tenant_id: app_name.as_ref().map(|_| "acme".to_owned()),
+                    tenant_id: app_name.as_ref().map(|_| tenant.to_owned()),
                     app_version_names: request.app_version_name.into_iter().collect(),
                     app_name,
                     config,
@@ -180,7 +178,9 @@ async fn serve(
         extension.received.lock().await.push(data.clone());
         let (client, extension) = (client.clone(), extension.clone());
         tokio::spawn(async move {
-            if let Some(answer) = extension.answer(name, data).await {
+            if data.resource_path == "/garbled" {
+                client.publish(message.reply.unwrap(), "no record".into()).await.unwrap();
+            } else if let Some(answer) = extension.answer(name, data).await {
                 client.publish(message.reply.unwrap(), answer.encode()).await.unwrap();
             }
         });

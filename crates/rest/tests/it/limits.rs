@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 use crate::site::{failed, failure, site_with};
@@ -56,6 +56,30 @@ async fn connections_over_the_number_are_refused_in_words() {
     let mut answer = String::new();
     timeout(WITHIN, second.read_to_string(&mut answer)).await.unwrap().unwrap();
     assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("http.connections_max"), "{answer}");
+}
+
+#[tokio::test]
+async fn connections_of_one_address_over_the_number_are_refused_in_words() {
+    let site = site_with(|config| config.connections_per_address_max = 1).await;
+    let from = async |last: u8| {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(([127, 0, 0, last], 0).into()).unwrap();
+        socket.connect(site.address).await.unwrap()
+    };
+    let is_served = async |connection: &mut TcpStream| {
+        connection.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        let mut begin = [0; 12];
+        connection.read_exact(&mut begin).await.unwrap();
+        assert_eq!(&begin, b"HTTP/1.1 404");
+    };
+    let mut first = from(1).await;
+    is_served(&mut first).await;
+    let mut second = from(1).await;
+    let mut answer = String::new();
+    timeout(WITHIN, second.read_to_string(&mut answer)).await.unwrap().unwrap();
+    let words = "1 connections of your address (http.connections_per_address_max) are open";
+    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains(words), "{answer}");
+    is_served(&mut from(2).await).await;
 }
 
 #[tokio::test]
