@@ -84,7 +84,7 @@ catalogue! {
     esp::ClientData => [To(esp::CLIENT_DATA)];
     esp::ExtensionData => [Reply(esp::EXTENSION_DATA), ToReplica(esp::EXTENSION_DATA), To(esp::EXTENSION_DATA)];
     esp::DeliveryReport => [Reply(esp::DELIVERY_REPORT)];
-    elce::ConnectedEvent => [On(elce::CONNECTED), ToReplica(elce::CONNECTED_HERE_TOO)];
+    elce::ConnectedEvent => [On(elce::CONNECTED), ToReplica(elce::CONNECTED_HERE_TOO), To(elce::CONNECTED_HERE_TOO)];
     elce::DisconnectedEvent => [On(elce::DISCONNECTED)];
     elce::RegisteredEvent => [On(elce::REGISTERED)];
     elce::AppVersionUpdatedEvent => [On(elce::APP_VERSION_UPDATED)];

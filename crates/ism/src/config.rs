@@ -35,7 +35,7 @@ record! {
         pub timeout: i64,
         pub tenant_id: Option<String> = NullFirst,
         pub app_name: Option<String> = NullFirst,
-        /// All versions of the application asked for; of a version asked for, that one.
+        /// All versions of the application.
         pub app_version_names: Vec<String>,
         /// JSON; none: nothing configured.
         pub config: Option<Bytes> = NullFirst,
