@@ -14,20 +14,49 @@ use utoipa::ToSchema;
 /// The books of all applications.
 #[derive(Debug, Default)]
 pub(crate) struct Books {
-    by_application: RwLock<HashMap<ApplicationName, Arc<Book>>>,
+    by_application: RwLock<HashMap<ApplicationName, Entry>>,
+    labelled_max: usize,
 }
 
+#[derive(Debug)]
+struct Entry {
+    book: Arc<Book>,
+    /// Whether metrics name the application. It stays as it was decided at the start, so that counters never fall.
+    is_labelled: bool,
+}
+
+/// What metrics call the applications beyond the limit, together.
+const OTHER: &str = "other";
+
 impl Books {
-    /// The book of an application that is known to exist; opened at its first message.
-    pub(crate) fn of(&self, application: &ApplicationName) -> Arc<Book> {
-        if let Some(book) = self.by_application.read().get(application) {
-            return book.clone();
-        }
-        self.by_application.write().entry(application.clone()).or_default().clone()
+    /// Metrics name at most so many applications.
+    pub(crate) fn new(labelled_max: usize) -> Self {
+        Self { by_application: RwLock::default(), labelled_max }
     }
 
-    pub(crate) fn all(&self) -> Vec<(ApplicationName, Balance)> {
-        self.by_application.read().iter().map(|(name, book)| (name.clone(), book.balance())).collect()
+    /// The book of an application that is known to exist; opened at its first message.
+    pub(crate) fn of(&self, application: &ApplicationName) -> Arc<Book> {
+        if let Some(entry) = self.by_application.read().get(application) {
+            return entry.book.clone();
+        }
+        let mut books = self.by_application.write();
+        let is_labelled = books.len() < self.labelled_max;
+        let open = || Entry { book: Arc::default(), is_labelled };
+        books.entry(application.clone()).or_insert_with(open).book.clone()
+    }
+
+    /// The books by the label of their applications in metrics: the name of the first ones, `other` for the rest together.
+    pub(crate) fn by_label(&self) -> BTreeMap<String, Balance> {
+        let mut labelled: BTreeMap<String, Balance> = BTreeMap::new();
+        for (name, entry) in &*self.by_application.read() {
+            let label = if entry.is_labelled { name.as_str() } else { OTHER };
+            let balance = entry.book.balance();
+            match labelled.get_mut(label) {
+                Some(sum) => sum.add(&balance),
+                None => drop(labelled.insert(label.to_owned(), balance)),
+            }
+        }
+        labelled
     }
 }
 
@@ -143,6 +172,28 @@ pub struct Balance {
     pub points: PointBalance,
 }
 
+impl Balance {
+    fn add(&mut self, other: &Self) {
+        let (messages, points) = (&mut self.messages, &mut self.points);
+        messages.received += other.messages.received;
+        messages.stored += other.messages.stored;
+        for (reason, count) in &other.messages.refused {
+            *messages.refused.entry(reason.clone()).or_default() += count;
+        }
+        messages.failed += other.messages.failed;
+        messages.expired += other.messages.expired;
+        messages.in_flight += other.messages.in_flight;
+        points.received += other.points.received;
+        points.stored += other.points.stored;
+        points.duplicates += other.points.duplicates;
+        points.changed += other.points.changed;
+        points.refused += other.points.refused;
+        points.failed += other.points.failed;
+        points.expired += other.points.expired;
+        points.in_flight += other.points.in_flight;
+    }
+}
+
 /// What became of messages.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -210,6 +261,25 @@ mod tests {
             BTreeMap::from([("not-json".into(), 1), ("too-many-series".into(), 1)])
         );
         assert_eq!((balance.points.received, balance.points.duplicates), (12, 1));
-        assert_eq!(books.all().len(), 1);
+    }
+
+    #[test]
+    fn applications_beyond_the_limit_are_counted_together() {
+        let books = Books::new(2);
+        for (name, points) in [("a", 1), ("other", 2), ("c", 4), ("d", 8)] {
+            for _ in 0..2 {
+                let book = books.of(&ApplicationName::parse(name).unwrap());
+                book.receive_message();
+                book.receive_points(points);
+                book.refuse("too-many-series", points);
+            }
+        }
+        let labelled = books.by_label();
+        let shown: Vec<_> = labelled
+            .iter()
+            .map(|(label, balance)| (label.as_str(), balance.messages.refused["too-many-series"], balance.points.received))
+            .collect();
+        // An application that has the name is among them.
+        assert_eq!(shown, [("a", 2, 2), ("other", 6, 28)]);
     }
 }

@@ -32,6 +32,10 @@ pub struct Config {
     pub maintenance_interval_ms: u32,
     /// Points in the answer to one query; for more the query is refused. Default 100000.
     pub points_per_query_max: u32,
+    /// Bytes that the values in the answer to one query take, as they are stored; for more the query is refused. Default 32 MiB.
+    pub bytes_per_query_max: u32,
+    /// Applications that metrics name; the others are counted together as `other`. Default 1000.
+    pub applications_labelled_max: u32,
 }
 
 impl Default for Config {
@@ -50,6 +54,8 @@ impl Default for Config {
             retention_days: 0,
             maintenance_interval_ms: 600_000,
             points_per_query_max: 100_000,
+            bytes_per_query_max: 32 << 20,
+            applications_labelled_max: 1_000,
         }
     }
 }
@@ -70,6 +76,8 @@ impl Config {
             ("retention_days", self.retention_days, 0, 36_500),
             ("maintenance_interval_ms", self.maintenance_interval_ms, 10, 86_400_000),
             ("points_per_query_max", self.points_per_query_max, 1, 10_000_000),
+            ("bytes_per_query_max", self.bytes_per_query_max, 1 << 20, 1 << 30),
+            ("applications_labelled_max", self.applications_labelled_max, 0, 100_000),
         ];
         let fault = |(key, value, min, max): (&'static str, u32, u32, u32)| {
             let is_right = (min..=max).contains(&value);

@@ -1,37 +1,54 @@
 //! Dates in queries: ISO-8601, or relative to the moment of the query (`now-7d`).
 
-use chrono::{DateTime, Months, TimeDelta, Utc};
+use std::ops::RangeInclusive;
+
+use chrono::{DateTime, Datelike as _, Months, TimeDelta, Utc};
 
 use crate::iso8601;
 use crate::point::Micros;
 
 const TERMS_MAX: usize = 8;
+/// What ISO-8601 writes with four digits. Beyond, neither the calendar here nor PostgreSQL's reach all dates.
+const YEARS: RangeInclusive<i32> = 0..=9999;
 
 /// Why a date cannot be used; the message is for the caller of the REST interface.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{parameter} is not a date: give ISO-8601 like 2026-04-26T15:41:07Z, or a time relative to now like now, now-15m \
-     or now-7d (units s, m, h, d, w, M, y)"
-)]
-pub(crate) struct DateError {
-    /// The name of the parameter.
-    pub(crate) parameter: &'static str,
+pub(crate) enum DateError {
+    /// The text of the parameter of this name is no date.
+    #[error(
+        "{0} is not a date: give ISO-8601 like 2026-04-26T15:41:07Z, or a time relative to now like now, now-15m \
+         or now-7d (units s, m, h, d, w, M, y)"
+    )]
+    NotADate(&'static str),
+    /// The date in the parameter of this name is too far away.
+    #[error("{0} is out of range: give a date from 0000-01-01T00:00:00Z to 9999-12-31T23:59:59Z")]
+    OutOfRange(&'static str),
 }
 
 /// The moment that the text names, seen from `now`.
 pub(crate) fn parse(parameter: &'static str, text: &str, now: DateTime<Utc>) -> Result<Micros, DateError> {
     let moment = match text.strip_prefix("now") {
-        Some(terms) => relative(terms, now),
-        None => iso8601::parse(text),
+        Some(terms) => {
+            let steps = steps(terms).ok_or(DateError::NotADate(parameter))?;
+            steps.into_iter().try_fold(now, Step::apply)
+        }
+        None => Some(iso8601::parse(text).ok_or(DateError::NotADate(parameter))?),
     };
-    moment.map(Micros::from_datetime).ok_or(DateError { parameter })
+    let within = moment.filter(|moment| YEARS.contains(&moment.year()));
+    within.map(Micros::from_datetime).ok_or(DateError::OutOfRange(parameter))
 }
 
-/// Applies terms like `-7d` or `-1M+12h` one after the other.
-fn relative(mut terms: &str, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
-    let mut moment = now;
-    for _ in 0..TERMS_MAX {
-        let Some(sign) = terms.chars().next() else { return Some(moment) };
+/// A term of a relative date: forward or back by so many units.
+struct Step {
+    forward: bool,
+    count: u64,
+    unit: char,
+}
+
+/// The terms of a text like `-7d` or `-1M+12h`.
+fn steps(mut terms: &str) -> Option<Vec<Step>> {
+    let mut steps = Vec::new();
+    while let Some(sign) = terms.chars().next() {
         // In a URL an unescaped `+` arrives as a space.
         let forward = match sign {
             '+' | ' ' => true,
@@ -40,33 +57,39 @@ fn relative(mut terms: &str, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
         };
         let term = terms.get(1..)?;
         let digits = term.bytes().take_while(u8::is_ascii_digit).count();
-        let count: u32 = term.get(..digits)?.parse().ok()?;
-        let unit = term.get(digits..)?.chars().next()?;
-        moment = step(moment, forward, count, unit)?;
+        let count = term.get(..digits)?.parse().ok()?;
+        let unit = term.get(digits..)?.chars().next().filter(|unit| "smhdwMy".contains(*unit))?;
+        steps.push(Step { forward, count, unit });
+        if steps.len() > TERMS_MAX {
+            return None;
+        }
         terms = term.get(digits + unit.len_utf8()..)?;
     }
-    terms.is_empty().then_some(moment)
+    Some(steps)
 }
 
-fn step(moment: DateTime<Utc>, forward: bool, count: u32, unit: char) -> Option<DateTime<Utc>> {
-    let months = match unit {
-        'M' => Some(count),
-        'y' => Some(count.checked_mul(12)?),
-        _ => None,
-    };
-    if let Some(months) = months.map(Months::new) {
-        return if forward { moment.checked_add_months(months) } else { moment.checked_sub_months(months) };
+impl Step {
+    /// The moment that lies so far from another; none beyond the calendar.
+    fn apply(moment: DateTime<Utc>, Self { forward, count, unit }: Self) -> Option<DateTime<Utc>> {
+        if let 'M' | 'y' = unit {
+            let months = if unit == 'y' { count.checked_mul(12)? } else { count };
+            let months = Months::new(u32::try_from(months).ok()?);
+            return if forward {
+                moment.checked_add_months(months)
+            } else {
+                moment.checked_sub_months(months)
+            };
+        }
+        let count = i64::try_from(count).ok()?;
+        let span = match unit {
+            's' => TimeDelta::try_seconds(count),
+            'm' => TimeDelta::try_minutes(count),
+            'h' => TimeDelta::try_hours(count),
+            'd' => TimeDelta::try_days(count),
+            _ => TimeDelta::try_weeks(count),
+        }?;
+        if forward { moment.checked_add_signed(span) } else { moment.checked_sub_signed(span) }
     }
-    let count = i64::from(count);
-    let span = match unit {
-        's' => TimeDelta::try_seconds(count),
-        'm' => TimeDelta::try_minutes(count),
-        'h' => TimeDelta::try_hours(count),
-        'd' => TimeDelta::try_days(count),
-        'w' => TimeDelta::try_weeks(count),
-        _ => None,
-    }?;
-    if forward { moment.checked_add_signed(span) } else { moment.checked_sub_signed(span) }
 }
 
 #[cfg(test)]
@@ -114,6 +137,27 @@ mod tests {
         ] {
             let error = parse("fromDate", text, now()).unwrap_err();
             assert!(error.to_string().starts_with("fromDate is not a date"), "{text}");
+        }
+    }
+
+    #[test]
+    fn dates_beyond_the_years_of_four_digits_are_refused_with_the_bounds() {
+        for text in [
+            "now-9000y",
+            "now+9000y",
+            "now-99999999999d",
+            "now+4294967295y",
+            "now-18446744073709551615s",
+            "-262143-01-01T00:00:00Z",
+            "-0001-12-31T23:59:59Z",
+            "+10000-01-01T00:00:00Z",
+        ] {
+            let error = parse("fromDate", text, now()).unwrap_err();
+            assert_eq!(error, DateError::OutOfRange("fromDate"), "{text}");
+            assert!(error.to_string().contains("0000-01-01T00:00:00Z to 9999-12-31T23:59:59Z"), "{error}");
+        }
+        for text in ["0000-01-01T00:00:00Z", "9999-12-31T23:59:59Z", "now-2000y"] {
+            assert!(parse("fromDate", text, now()).is_ok(), "{text}");
         }
     }
 

@@ -14,6 +14,7 @@ mod books;
 mod clock;
 mod config;
 mod date;
+mod endpoints;
 mod extraction;
 mod intake;
 mod iso8601;
@@ -41,11 +42,12 @@ use tokio_util::sync::CancellationToken;
 
 pub use books::{Balance, MessageBalance, PointBalance};
 pub use config::Config;
-pub use reads::PointView;
+pub use reads::{PointValues, PointView};
 
 use api::Api;
 use books::Books;
 use clock::Clock;
+use endpoints::Endpoints;
 use intake::Intake;
 use metrics::Metrics;
 use partitions::Partitions;
@@ -79,7 +81,7 @@ impl Service for Epts {
         let partitions = Arc::new(Partitions::new(config.partition_days, config.retention_days));
         maintain(&context, &config, &partitions, &pool).await?;
 
-        let books = Arc::new(Books::default());
+        let books = Arc::new(Books::new(size(config.applications_labelled_max)));
         let metrics = Arc::new(Metrics::new(&books));
         let clock = Arc::new(Clock::default());
         let publisher = Publisher::new(context.nats().clone(), context.instance().clone());
@@ -98,10 +100,11 @@ impl Service for Epts {
         };
         let queue = start_writers(&context, &config, &publisher, &finish, committer);
         let config = Arc::new(config);
-        let reads = Reads::new(pool.clone(), config.points_per_query_max);
+        let reads = Reads::new(pool.clone(), config.points_per_query_max, config.bytes_per_query_max);
         let intake = Intake { queue, books: books.clone(), clock, metrics, config };
 
-        let api = Api { reads, intake: intake.clone(), books, applications: applications.clone() };
+        let endpoints = Endpoints::new(context.clone());
+        let api = Api { reads, intake: intake.clone(), books, applications: applications.clone(), endpoints };
         context.mount(rest::service(Self::NAME, api::routes(api)));
 
         let subject = ism::dstp::DATA_SAMPLES_RECEIVED.of_any();

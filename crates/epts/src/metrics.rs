@@ -120,8 +120,8 @@ fn observe(books: &Arc<Books>) {
 }
 
 fn each(books: &Books, mut show: impl FnMut(&KeyValue, &Balance)) {
-    for (application, balance) in books.all() {
-        show(&KeyValue::new("application", application.to_string()), &balance);
+    for (application, balance) in books.by_label() {
+        show(&KeyValue::new("application", application), &balance);
     }
 }
 

@@ -124,6 +124,21 @@ impl Values {
         )
     }
 
+    /// How many bytes they take as JSON text, roughly.
+    pub(crate) fn bytes(&self) -> usize {
+        // Quotes, colon, comma; and what a number or a word may take.
+        const AROUND: usize = 6;
+        const SHORT: usize = 8;
+        let value = |scalar: &Scalar| match scalar {
+            Scalar::String(text) => text.len(),
+            Scalar::Null | Scalar::Boolean(_) | Scalar::Number(_) => SHORT,
+        };
+        match self {
+            Self::Number(_) => SHORT,
+            Self::Named(named) => named.iter().map(|(name, scalar)| name.len() + value(scalar) + AROUND).sum(),
+        }
+    }
+
     /// A single text called `value`.
     pub(crate) fn text(text: String) -> Self {
         Self::Named(vec![(DEFAULT_VALUE_NAME.to_owned(), Scalar::String(text))])

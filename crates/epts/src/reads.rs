@@ -1,32 +1,81 @@
 //! Queries.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
+use futures::TryStreamExt as _;
 use ids::{ApplicationName, EndpointId, TenantId, TimeSeriesName};
+use serde::ser::{SerializeMap as _, Serializer};
 use serde::Serialize;
-use serde_json::{Map, Value};
-use sqlx::PgPool;
+use serde_json::Value;
+use serde_json::value::RawValue;
+use sqlx::postgres::PgArguments;
+use sqlx::query::QueryAs;
 use sqlx::types::Json;
+use sqlx::{PgConnection, PgPool, Postgres};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use utoipa::ToSchema;
 
 use crate::point::{DEFAULT_VALUE_NAME, Micros, UNEXTRACTED_SERIES, json_number};
 
 /// Names of series or applications that are listed at most.
 const NAMES_MAX: i64 = 100_000;
+/// A query whose values take more than this is a large one.
+const LARGE_BYTES: usize = 1 << 20;
+/// Large queries that are answered at the same time.
+const LARGE_MAX: usize = 4;
 
 /// A point as REST shows it.
-#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct PointView {
     /// ISO-8601 in UTC with `Z`; a fraction only where there is one.
     pub timestamp: String,
     /// Value name to number, string, boolean or null.
     #[schema(value_type = Object)]
-    pub values: Map<String, Value>,
+    pub values: PointValues,
+}
+
+/// The values of a point, kept as they are stored: as JSON in memory they would take many times that.
+#[derive(Debug, Clone)]
+pub enum PointValues {
+    /// A single number called `value`.
+    Number(Option<f64>),
+    /// A JSON object, value name to value.
+    Named(Box<RawValue>),
+}
+
+impl PointValues {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Number(_) => size_of::<f64>(),
+            Self::Named(named) => named.get().len(),
+        }
+    }
+}
+
+impl Serialize for PointValues {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Number(number) => {
+                let mut map = serializer.serialize_map(Some(1))?;
+                map.serialize_entry(DEFAULT_VALUE_NAME, &number.map_or(Value::Null, json_number))?;
+                map.end()
+            }
+            Self::Named(named) => named.serialize(serializer),
+        }
+    }
 }
 
 /// Points by series by endpoint.
 pub(crate) type PointsByEndpoint = BTreeMap<String, BTreeMap<String, Vec<PointView>>>;
+
+/// The answer to a query.
+pub(crate) struct Answer {
+    pub(crate) points: PointsByEndpoint,
+    /// A large answer's place among [`LARGE_MAX`]; given back when it is dropped.
+    pub(crate) _place: Option<OwnedSemaphorePermit>,
+}
 
 /// Which series of which endpoints. `None` and empty lists stand for all.
 pub(crate) struct Selection {
@@ -57,6 +106,12 @@ pub(crate) enum ReadError {
         "the query asks for more than {0} points (epts.points_per_query_max); narrow the range, name fewer endpoints or use `limit`"
     )]
     TooManyPoints(u32),
+    #[error(
+        "the values that the query asks for take more than {0} bytes (epts.bytes_per_query_max); narrow the range, name fewer endpoints or use `limit`"
+    )]
+    TooManyBytes(u32),
+    #[error("{LARGE_MAX} large queries are being answered; try again or ask for less")]
+    Busy,
     #[error(transparent)]
     Database(#[from] sqlx::Error),
 }
@@ -66,9 +121,20 @@ pub(crate) enum ReadError {
 pub(crate) struct Reads {
     pool: PgPool,
     points_max: u32,
+    bytes_max: u32,
+    large: Arc<Semaphore>,
 }
 
-type Row = (String, String, DateTime<Utc>, Option<f64>, Option<Json<Map<String, Value>>>);
+type Row = (String, String, DateTime<Utc>, Option<f64>, Option<Json<Box<RawValue>>>);
+type RowQuery<'a> = QueryAs<'a, Postgres, Row, PgArguments>;
+
+/// What a query found, in no order.
+#[derive(Default)]
+struct Found {
+    points: Vec<(String, String, DateTime<Utc>, PointValues)>,
+    bytes: usize,
+    place: Option<OwnedSemaphorePermit>,
+}
 
 // The number comes from the index alone; only a point that is more than a number is fetched from the table.
 // How many rows there can be is limited, and so they are put in order here and not by the database, which would first
@@ -111,8 +177,9 @@ FROM page JOIN chosen AS s USING (endpoint_id) CROSS JOIN LATERAL (
 LIMIT $8"#;
 
 impl Reads {
-    pub(crate) fn new(pool: PgPool, points_max: u32) -> Self {
-        Self { pool, points_max }
+    /// `points_max` and `bytes_max` bound the answer to one query.
+    pub(crate) fn new(pool: PgPool, points_max: u32, bytes_max: u32) -> Self {
+        Self { pool, points_max, bytes_max, large: Arc::new(Semaphore::new(LARGE_MAX)) }
     }
 
     /// The points of the selected series in a span, of each series at most `limit`.
@@ -122,13 +189,13 @@ impl Reads {
         span: Span,
         sort: Sort,
         limit: Option<u32>,
-    ) -> Result<PointsByEndpoint, ReadError> {
+    ) -> Result<Answer, ReadError> {
         let sql = match sort {
             Sort::Ascending => RANGE_ASCENDING,
             Sort::Descending => RANGE_DESCENDING,
         };
         let one_too_many = i64::from(self.points_max) + 1;
-        let rows: Vec<Row> = sqlx::query_as(sql)
+        let query = sqlx::query_as(sql)
             .persistent(false)
             .bind(selection.tenant_id.as_str())
             .bind(selection.application_name.as_str())
@@ -137,10 +204,8 @@ impl Reads {
             .bind(span.from.datetime())
             .bind(span.to.datetime())
             .bind(limit.map_or(one_too_many, i64::from))
-            .bind(one_too_many)
-            .fetch_all(&self.pool)
-            .await?;
-        self.by_endpoint(rows, sort)
+            .bind(one_too_many);
+        Ok(by_endpoint(self.find(query).await?, sort))
     }
 
     /// The last point of each selected series before a moment. `page` is how many endpoints to skip and to return.
@@ -149,8 +214,8 @@ impl Reads {
         selection: &Selection,
         before: Option<Micros>,
         page: (u32, Option<u32>),
-    ) -> Result<PointsByEndpoint, ReadError> {
-        let rows: Vec<Row> = sqlx::query_as(LAST)
+    ) -> Result<Answer, ReadError> {
+        let query = sqlx::query_as(LAST)
             .persistent(false)
             .bind(selection.tenant_id.as_str())
             .bind(selection.application_name.as_str())
@@ -160,33 +225,42 @@ impl Reads {
             .bind(i64::from(page.0))
             .bind(page.1.map(i64::from))
             .bind(i64::from(self.points_max) + 1)
-            .bind(UNEXTRACTED_SERIES)
-            .fetch_all(&self.pool)
-            .await?;
-        self.by_endpoint(rows, Sort::Ascending)
+            .bind(UNEXTRACTED_SERIES);
+        Ok(by_endpoint(self.find(query).await?, Sort::Ascending))
     }
 
-    fn by_endpoint(&self, mut rows: Vec<Row>, sort: Sort) -> Result<PointsByEndpoint, ReadError> {
-        if u32::try_from(rows.len()).map_or(true, |count| count > self.points_max) {
-            return Err(ReadError::TooManyPoints(self.points_max));
+    async fn find(&self, query: RowQuery<'_>) -> Result<Found, ReadError> {
+        let mut connection = self.pool.acquire().await?;
+        let found = self.gather(&mut connection, query).await;
+        if found.is_err() {
+            // What the server has still to send may be gigabytes, and the pool would read it all before the connection is
+            // used again.
+            drop(connection.detach());
         }
-        rows.sort_by_key(|row| row.2);
-        if sort == Sort::Descending {
-            rows.reverse();
+        found
+    }
+
+    /// Takes the rows one by one, and no more than the limits allow.
+    async fn gather(&self, connection: &mut PgConnection, query: RowQuery<'_>) -> Result<Found, ReadError> {
+        let mut found = Found::default();
+        let mut rows = query.fetch(connection);
+        while let Some((endpoint_id, series, ts, number, named)) = rows.try_next().await? {
+            let values = named.map_or(PointValues::Number(number), |Json(named)| PointValues::Named(named));
+            found.bytes += values.bytes();
+            found.points.push((endpoint_id, series, ts, values));
+            if exceeds(found.points.len(), self.points_max) {
+                return Err(ReadError::TooManyPoints(self.points_max));
+            }
+            if exceeds(found.bytes, self.bytes_max) {
+                return Err(ReadError::TooManyBytes(self.bytes_max));
+            }
+            if found.bytes > LARGE_BYTES && found.place.is_none() {
+                // It does not wait, because meanwhile it would keep a connection from the writers.
+                let place = self.large.clone().try_acquire_owned().map_err(|_| ReadError::Busy)?;
+                found.place = Some(place);
+            }
         }
-        let mut points = PointsByEndpoint::new();
-        for (endpoint_id, series, ts, number, named) in rows {
-            let values = match (named, number) {
-                (Some(Json(named)), _) => named,
-                (None, number) => {
-                    let value = number.map_or(Value::Null, json_number);
-                    Map::from_iter([(DEFAULT_VALUE_NAME.to_owned(), value)])
-                }
-            };
-            let point = PointView { timestamp: Micros::from_datetime(ts).to_string(), values };
-            points.entry(endpoint_id).or_default().entry(series).or_default().push(point);
-        }
-        Ok(points)
+        Ok(found)
     }
 
     /// The applications of a tenant that have data.
@@ -229,6 +303,23 @@ impl Reads {
         .fetch_all(&self.pool)
         .await
     }
+}
+
+fn exceeds(count: usize, max: u32) -> bool {
+    u32::try_from(count).map_or(true, |count| count > max)
+}
+
+fn by_endpoint(mut found: Found, sort: Sort) -> Answer {
+    found.points.sort_by_key(|point| point.2);
+    if sort == Sort::Descending {
+        found.points.reverse();
+    }
+    let mut points = PointsByEndpoint::new();
+    for (endpoint_id, series, ts, values) in found.points {
+        let point = PointView { timestamp: Micros::from_datetime(ts).to_string(), values };
+        points.entry(endpoint_id).or_default().entry(series).or_default().push(point);
+    }
+    Answer { points, _place: found.place }
 }
 
 impl Selection {

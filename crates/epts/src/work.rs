@@ -59,12 +59,20 @@ pub(crate) enum AnswerTo {
 pub(crate) enum Outcome {
     /// Committed and readable.
     Stored,
-    /// Not stored, and a resend would fare no better soon.
+    /// Certainly not stored, because of what it holds or of a limit.
     Refused { reason: &'static str, status_code: i32, message: String },
-    /// Perhaps not stored; a resend is safe.
+    /// Certainly not stored, and a resend may fare better (503) or not (500); with 504 it is not known whether it was stored.
     Failed { status_code: i32, message: String },
     /// The deadline had passed before the commit began.
     Expired,
+}
+
+impl Outcome {
+    /// Nobody knows whether the message was stored. A gateway must not repeat it by itself: without a timestamp of its own
+    /// it would be stored twice.
+    pub(crate) fn unknown_end() -> Self {
+        Self::Failed { status_code: 504, message: "it is not known whether the message was stored".to_owned() }
+    }
 }
 
 impl From<Refusal> for Outcome {

@@ -15,6 +15,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::books::Books;
+use crate::endpoints::Endpoints;
 use crate::intake::Intake;
 use crate::reads::{ReadError, Reads};
 use crate::settings::EptsSettings;
@@ -26,6 +27,7 @@ pub(crate) struct Api {
     pub(crate) intake: Intake,
     pub(crate) books: Arc<Books>,
     pub(crate) applications: Applications<EptsSettings>,
+    pub(crate) endpoints: Endpoints,
 }
 
 /// All routes of the service.
@@ -63,7 +65,8 @@ impl Api {
 impl From<ReadError> for Error {
     fn from(error: ReadError) -> Self {
         match error {
-            ReadError::TooManyPoints(_) => Self::bad_request(error.to_string()),
+            ReadError::TooManyPoints(_) | ReadError::TooManyBytes(_) => Self::bad_request(error.to_string()),
+            ReadError::Busy => Self::unavailable(error.to_string()),
             ReadError::Database(error) => error.into(),
         }
     }

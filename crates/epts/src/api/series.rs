@@ -13,7 +13,7 @@ use super::parameters::Parameters;
 use crate::date;
 use crate::extraction::Series;
 use crate::point::DEFAULT_VALUE_NAME;
-use crate::reads::{PointView, PointsByEndpoint, Selection};
+use crate::reads::{Answer, PointView, Selection};
 
 /// One object for each endpoint that has points: endpoint id to series name to points.
 pub(crate) type TimeSeriesPayload = Vec<BTreeMap<String, BTreeMap<String, Vec<PointView>>>>;
@@ -107,8 +107,9 @@ fn describe(configured: &[Series], seen: Vec<String>) -> Vec<SeriesConfig> {
         ("beforeDate" = Option<String>, Query, description = "Only points before this moment; ISO-8601 or like now-1h")),
     responses(
         (status = 200, body = TimeSeriesPayload),
-        (status = 400, description = "A parameter is wrong, or there are too many points", body = ErrorBody),
-        (status = 404, description = "The application does not exist", body = ErrorBody))
+        (status = 400, description = "A parameter is wrong, or there are too many points or bytes", body = ErrorBody),
+        (status = 404, description = "The application does not exist", body = ErrorBody),
+        (status = 503, description = "Too many large queries are being answered", body = ErrorBody))
 )]
 pub(super) async fn last(
     State(api): State<Api>,
@@ -130,8 +131,9 @@ pub(super) async fn last(
     request_body = LastRequest,
     responses(
         (status = 200, body = TimeSeriesPayload),
-        (status = 400, description = "The body is wrong, or there are too many points", body = ErrorBody),
-        (status = 404, description = "The application does not exist", body = ErrorBody))
+        (status = 400, description = "The body is wrong, or there are too many points or bytes", body = ErrorBody),
+        (status = 404, description = "The application does not exist", body = ErrorBody),
+        (status = 503, description = "Too many large queries are being answered", body = ErrorBody))
 )]
 pub(super) async fn last_of_list(
     State(api): State<Api>,
@@ -166,8 +168,9 @@ pub(super) async fn last_of_list(
         ("limit" = Option<u32>, Query, description = "At most so many points of each series, from the start of the order")),
     responses(
         (status = 200, body = TimeSeriesPayload),
-        (status = 400, description = "A parameter is wrong, or there are too many points", body = ErrorBody),
-        (status = 404, description = "The application does not exist", body = ErrorBody))
+        (status = 400, description = "A parameter is wrong, or there are too many points or bytes", body = ErrorBody),
+        (status = 404, description = "The application does not exist", body = ErrorBody),
+        (status = 503, description = "Too many large queries are being answered", body = ErrorBody))
 )]
 pub(super) async fn data(
     State(api): State<Api>,
@@ -182,6 +185,6 @@ pub(super) async fn data(
     Ok(payload(api.reads.range(&selection, span, sort, limit).await?))
 }
 
-fn payload(points: PointsByEndpoint) -> Json<TimeSeriesPayload> {
-    Json(points.into_iter().map(|(endpoint, series)| BTreeMap::from([(endpoint, series)])).collect())
+fn payload(answer: Answer) -> Json<TimeSeriesPayload> {
+    Json(answer.points.into_iter().map(|(endpoint, series)| BTreeMap::from([(endpoint, series)])).collect())
 }

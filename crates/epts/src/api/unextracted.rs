@@ -3,17 +3,17 @@
 use axum::extract::State;
 use ids::TimeSeriesName;
 use rest::{Caller, Error, ErrorBody, Json, Path};
-use serde::Serialize;
-use serde_json::Value;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::Api;
 use super::parameters::Parameters;
-use crate::point::{DEFAULT_VALUE_NAME, UNEXTRACTED_SERIES};
-use crate::reads::Selection;
+use crate::point::UNEXTRACTED_SERIES;
+use crate::reads::{PointValues, Selection};
 
 /// A sample as the device sent it.
-#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct UnextractedSample {
     /// The endpoint that sent it.
@@ -22,7 +22,13 @@ pub(crate) struct UnextractedSample {
     timestamp: String,
     /// The sample, any JSON.
     #[schema(value_type = Object)]
-    sample: Value,
+    sample: Box<RawValue>,
+}
+
+/// How such a sample is stored: its JSON as a text.
+#[derive(Deserialize)]
+struct Stored {
+    value: String,
 }
 
 /// Lists samples from which no point could be taken: they are kept as long as points are.
@@ -38,8 +44,9 @@ pub(crate) struct UnextractedSample {
         ("limit" = Option<u32>, Query, description = "At most so many samples of each endpoint")),
     responses(
         (status = 200, body = Vec<UnextractedSample>),
-        (status = 400, description = "A parameter is wrong, or there are too many samples", body = ErrorBody),
-        (status = 404, description = "The application does not exist", body = ErrorBody))
+        (status = 400, description = "A parameter is wrong, or there are too many samples or bytes", body = ErrorBody),
+        (status = 404, description = "The application does not exist", body = ErrorBody),
+        (status = 503, description = "Too many large queries are being answered", body = ErrorBody))
 )]
 pub(super) async fn list(
     State(api): State<Api>,
@@ -52,12 +59,15 @@ pub(super) async fn list(
     let (application_name, _) = api.application(&caller, &application_name).await?;
     let series = vec![TimeSeriesName::parse(UNEXTRACTED_SERIES).map_err(Error::internal)?];
     let selection = Selection { tenant_id: caller.tenant, application_name, series, endpoints };
-    let points = api.reads.range(&selection, span, sort, limit).await?;
+    let answer = api.reads.range(&selection, span, sort, limit).await?;
     let mut samples = Vec::new();
-    for (endpoint_id, series) in points {
+    for (endpoint_id, series) in answer.points {
         for point in series.into_values().flatten() {
-            let text = point.values.get(DEFAULT_VALUE_NAME).and_then(Value::as_str).unwrap_or_default();
-            let sample = serde_json::from_str(text).map_err(Error::internal)?;
+            let PointValues::Named(stored) = point.values else {
+                return Err(Error::internal(anyhow::anyhow!("an unextracted sample is stored as a number")));
+            };
+            let Stored { value } = serde_json::from_str(stored.get()).map_err(Error::internal)?;
+            let sample = RawValue::from_string(value).map_err(Error::internal)?;
             samples.push(UnextractedSample {
                 endpoint_id: endpoint_id.clone(),
                 timestamp: point.timestamp,

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::failure::Cause;
-use super::insert::{self, Written};
+use super::insert::{self, Progress, Written};
 use super::rows::Batch;
 use crate::books::Book;
 use crate::clock::Clock;
@@ -80,39 +80,42 @@ impl Committer {
         if batch.is_empty() {
             return done;
         }
-        match self.commit(&mut batch).await {
+        let mut progress = Progress::default();
+        match self.commit(&mut batch, &mut progress).await {
             Ok(outcomes) => done.extend(batch.into_iter().zip(outcomes)),
             // One of the messages spoils the batch: each for itself, so that the others do not suffer.
             Err(Cause::Data | Cause::Restamp) if batch.len() > 1 => {
                 for work in batch {
-                    done.push(self.store_alone(work).await);
+                    done.push(self.store_alone(work, progress).await);
                 }
             }
-            Err(cause) => done.extend(batch.into_iter().map(|work| (work, outcome(cause)))),
+            Err(cause) => done.extend(batch.into_iter().map(|work| (work, outcome(cause, progress)))),
         }
         done
     }
 
-    async fn store_alone(&self, work: Work) -> Done {
+    /// Stores a message of a batch that failed and had come so far.
+    async fn store_alone(&self, work: Work, mut progress: Progress) -> Done {
         if work.is_expired(runtime::now_ms()) {
-            return (work, Outcome::Expired);
+            let outcome = if progress.may_be_stored { Outcome::unknown_end() } else { Outcome::Expired };
+            return (work, outcome);
         }
         let mut alone = vec![work];
-        let committed = self.commit(&mut alone).await;
+        let committed = self.commit(&mut alone, &mut progress).await;
         let outcome = match committed {
-            Ok(outcomes) => outcomes.into_iter().next().unwrap_or_else(|| outcome(Cause::Internal)),
-            Err(cause) => outcome(cause),
+            Ok(outcomes) => outcomes.into_iter().next().unwrap_or_else(Outcome::unknown_end),
+            Err(cause) => outcome(cause, progress),
         };
         // `alone` holds exactly the message that was put in.
         (alone.swap_remove(0), outcome)
     }
 
     /// Commits a batch as a whole, again where that may help. Messages over a limit are left out.
-    async fn commit(&self, batch: &mut [Work]) -> Result<Vec<Outcome>, Cause> {
+    async fn commit(&self, batch: &mut [Work], progress: &mut Progress) -> Result<Vec<Outcome>, Cause> {
         let started = Instant::now();
         let mut attempt = 1;
         loop {
-            let error = match self.attempt(batch).await {
+            let error = match self.attempt(batch, progress).await {
                 Ok(outcomes) => {
                     let points = batch.iter().map(Work::point_count).sum();
                     self.metrics.commit(started.elapsed(), points);
@@ -136,14 +139,15 @@ impl Committer {
                 Cause::Data | Cause::Unavailable | Cause::Internal => false,
             };
             if !again || attempt >= ATTEMPTS_MAX {
-                tracing::warn!(%error, cause = cause.name(), messages = batch.len(), "a commit failed");
+                let may_be_stored = progress.may_be_stored;
+                tracing::warn!(%error, cause = cause.name(), may_be_stored, messages = batch.len(), "a commit failed");
                 return Err(cause);
             }
             attempt += 1;
         }
     }
 
-    async fn attempt(&self, batch: &[Work]) -> sqlx::Result<Vec<Outcome>> {
+    async fn attempt(&self, batch: &[Work], progress: &mut Progress) -> sqlx::Result<Vec<Outcome>> {
         let mut connection = self.pool.acquire().await?;
         let resolved = self.resolve(&mut connection, batch).await?;
         let works =
@@ -153,7 +157,7 @@ impl Committer {
         if !missing.is_empty() {
             self.partitions.make(&mut connection, &missing).await?;
         }
-        let written = insert::write(&mut connection, &rows).await?;
+        let written = insert::write(&mut connection, &rows, progress).await?;
         keep_books(batch, &resolved, &written);
         let outcome = |series: &Result<_, crate::series::TooManySeries>| match series {
             Ok(_) => Outcome::Stored,
@@ -213,13 +217,16 @@ fn keep_books(batch: &[Work], resolved: &Resolved, written: &Written) {
 }
 
 /// What a failed commit means for a message in it.
-fn outcome(cause: Cause) -> Outcome {
+fn outcome(cause: Cause, progress: Progress) -> Outcome {
+    if progress.may_be_stored {
+        return Outcome::unknown_end();
+    }
     let (status_code, message) = match cause {
         Cause::Data => {
             let message = "the database cannot hold a value of this message; see the log of epts";
             return Outcome::Refused { reason: "database", status_code: 400, message: message.to_owned() };
         }
-        Cause::Unavailable => (503, "the database of epts does not answer; try again later"),
+        Cause::Unavailable => (503, "the database of epts cannot store now; try again later"),
         Cause::Restamp | Cause::Conflict | Cause::PartitionGone => {
             (503, "epts is busy with conflicting data; try again")
         }
@@ -235,7 +242,6 @@ mod tests {
     use tokio::sync::Semaphore;
 
     use super::*;
-    use crate::books::Books;
     use crate::point::{Micros, Point, Sample, Values};
     use crate::work::AnswerTo;
 
@@ -247,7 +253,7 @@ mod tests {
             register: Arc::new(SeriesRegister::new(10, 10)),
             partitions: Arc::new(Partitions::new(7, 0)),
             clock: Arc::default(),
-            metrics: Arc::new(Metrics::new(&Arc::new(Books::default()))),
+            metrics: Arc::new(Metrics::new(&Arc::default())),
             rows_max: 100,
             done: mpsc::channel(1).0,
         };
@@ -280,6 +286,15 @@ mod tests {
         }
     }
 
+    /// The status of a message that one commit was about.
+    fn status(done: Vec<Done>) -> i32 {
+        match done.into_iter().map(|(_, outcome)| outcome).collect::<Vec<_>>().as_slice() {
+            [Outcome::Stored] => 200,
+            [Outcome::Failed { status_code, .. }] => *status_code,
+            other => panic!("{other:?}"),
+        }
+    }
+
     async fn count(committer: &Committer) -> i64 {
         sqlx::query_scalar("SELECT count(*) FROM point").fetch_one(&committer.pool).await.unwrap()
     }
@@ -301,6 +316,68 @@ mod tests {
         // A device's time on a server's: nothing is overwritten then, either.
         let own = Stamp::Device(taken.moment());
         assert_eq!(outcomes(committer.store(vec![work(&[taken, own])]).await), [Outcome::Stored]);
+    }
+
+    fn device_time(seconds: i64) -> Stamp {
+        Stamp::Device(Micros::new((1_700_000_000 + seconds) * 1_000_000).unwrap())
+    }
+
+    /// Makes every INSERT or UPDATE of a point fail with a deadlock.
+    async fn deadlock_at(committer: &Committer, operation: &str) {
+        let sql = format!(
+            "CREATE FUNCTION deadlock() RETURNS trigger LANGUAGE plpgsql AS
+                 $$BEGIN RAISE EXCEPTION 'deadlock' USING ERRCODE = '40P01'; END$$;
+             CREATE TRIGGER deadlock BEFORE {operation} ON point FOR EACH ROW EXECUTE FUNCTION deadlock()"
+        );
+        sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&committer.pool).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_answered_failure_is_told_apart_from_one_that_left_something() {
+        let (_database, committer) = committer().await;
+        let known = device_time(0);
+        assert_eq!(status(committer.store(vec![work(&[known])]).await), 200);
+        deadlock_at(&committer, "UPDATE").await;
+        // The new point is committed before the other one fails.
+        let mut both = work(&[known, device_time(1)]);
+        both.samples[0].points[0].values = Values::Number(2.0);
+        assert_eq!(status(committer.store(vec![both]).await), 504);
+        assert_eq!(count(&committer).await, 2);
+
+        let (_database, committer) = self::committer().await;
+        assert_eq!(status(committer.store(vec![work(&[known])]).await), 200);
+        deadlock_at(&committer, "INSERT").await;
+        for stamps in [vec![Stamp::Server(Micros::now())], vec![device_time(2)], vec![Stamp::Server(Micros::now()), known]] {
+            assert_eq!(status(committer.store(vec![work(&stamps)]).await), 503, "{stamps:?}");
+        }
+        assert_eq!(count(&committer).await, 1);
+    }
+
+    /// A session that ends while it writes may have committed; within a transaction it has not.
+    #[tokio::test]
+    async fn a_session_that_is_ended_leaves_the_end_open_unless_commit_was_not_sent() {
+        let (database, committer) = committer().await;
+        assert_eq!(status(committer.store(vec![work(&[device_time(0), Stamp::Server(Micros::now())])]).await), 200);
+        let other = sqlx::PgPool::connect(&database.url).await.unwrap();
+        let server = Stamp::Server(Micros::now());
+        for (stamps, expected) in [(vec![server], 504), (vec![device_time(1)], 504), (vec![server, device_time(1)], 503)] {
+            let mut lock = other.begin().await.unwrap();
+            sqlx::query("LOCK TABLE epts.point IN SHARE MODE").execute(&mut *lock).await.unwrap();
+            let ending = testkit::eventually("it waits for the lock", std::time::Duration::from_secs(20), async || {
+                let ended: Vec<bool> = sqlx::query_scalar(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                     WHERE datname = current_database() AND wait_event_type = 'Lock'",
+                )
+                .fetch_all(&other)
+                .await
+                .unwrap();
+                (!ended.is_empty()).then_some(())
+            });
+            let (done, ()) = tokio::join!(committer.store(vec![work(&stamps)]), ending);
+            assert_eq!(status(done), expected, "{stamps:?}");
+            lock.rollback().await.unwrap();
+        }
+        assert_eq!(count(&committer).await, 2);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! What a failed commit means for the messages in it.
 
+use sqlx::postgres::{PgDatabaseError, PgSeverity};
+
 /// What to do about a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cause {
@@ -11,7 +13,7 @@ pub(super) enum Cause {
     PartitionGone,
     /// The database refuses what one of the messages holds.
     Data,
-    /// The database is not there, or its answer was lost: nobody knows what was written.
+    /// The database is not there, cannot write now, or its answer was lost. [`leaves_nothing`] tells these apart.
     Unavailable,
     /// Anything else: ours.
     Internal,
@@ -32,6 +34,7 @@ impl Cause {
 
     pub(super) fn of(error: &sqlx::Error) -> Self {
         match error {
+            sqlx::Error::Database(_) if !leaves_nothing(error) => Self::Unavailable,
             sqlx::Error::Database(error) => {
                 let code = error.code().unwrap_or_default();
                 // A row for which there is no partition breaks a check that has no name.
@@ -71,6 +74,29 @@ impl Cause {
     }
 }
 
+/// Whether nothing of a statement that failed with this error is in the database.
+///
+/// That is certain when the server answers that the statement failed, for then it has undone it, also at the statement
+/// timeout: a commit that can no longer be undone is never answered with an ERROR. What ends the session (FATAL, PANIC)
+/// may come after the commit, and when the connection is lost nobody tells.
+pub(super) fn leaves_nothing(error: &sqlx::Error) -> bool {
+    match error {
+        // It was not sent.
+        sqlx::Error::Encode(_) => true,
+        sqlx::Error::Database(error) => {
+            let severity = error.try_downcast_ref().map(PgDatabaseError::severity);
+            matches!(severity, Some(PgSeverity::Error)) && !is_about_session(&error.code().unwrap_or_default())
+        }
+        _ => false,
+    }
+}
+
+/// Codes that tell of the connection or the session, and not of the statement, whoever between here and the server they
+/// come from: connection_exception, statement_completion_unknown, shutdowns and terminations.
+fn is_about_session(code: &str) -> bool {
+    code.starts_with("08") || code.starts_with("57P") || code == "40003"
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,5 +119,24 @@ mod tests {
         }
         assert_eq!(Cause::of(&sqlx::Error::PoolTimedOut), Cause::Unavailable);
         assert_eq!(Cause::of(&sqlx::Error::RowNotFound), Cause::Internal);
+    }
+
+    #[test]
+    fn only_an_answer_about_the_statement_tells_that_nothing_was_written() {
+        for code in ["08006", "08007", "40003", "57P01", "57P02", "57P05"] {
+            assert!(is_about_session(code), "{code}");
+        }
+        for code in ["40001", "40P01", "53100", "25006", "57014", "23505"] {
+            assert!(!is_about_session(code), "{code}");
+        }
+        assert!(leaves_nothing(&sqlx::Error::Encode("x".into())));
+        for lost in [
+            sqlx::Error::Io(std::io::ErrorKind::UnexpectedEof.into()),
+            sqlx::Error::Protocol("x".to_owned()),
+            sqlx::Error::WorkerCrashed,
+            sqlx::Error::RowNotFound,
+        ] {
+            assert!(!leaves_nothing(&lost), "{lost}");
+        }
     }
 }

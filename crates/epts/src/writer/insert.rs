@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use sqlx::postgres::PgArguments;
 use sqlx::{Connection as _, PgConnection, Postgres};
 
+use super::failure;
 use super::rows::{Batch, Columns, Rows};
 use crate::books::Tally;
 
@@ -39,21 +40,50 @@ SELECT series_id, count(*) FROM written GROUP BY series_id"#;
 /// What became of the rows of each series.
 pub(super) type Written = HashMap<i64, Tally>;
 
+/// What is known of the points of a batch after a failure, over all attempts to write it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Progress {
+    /// Some are in the database, or nobody knows. While this is false certainly none is.
+    pub(super) may_be_stored: bool,
+}
+
+impl Progress {
+    /// Runs a statement that commits: unless the server says that it failed, what it writes may be stored.
+    async fn committing<T>(
+        &mut self,
+        statement: impl Future<Output = sqlx::Result<T>>,
+    ) -> sqlx::Result<T> {
+        let before = std::mem::replace(&mut self.may_be_stored, true);
+        let result = statement.await;
+        if result.as_ref().is_err_and(failure::leaves_nothing) {
+            self.may_be_stored = before;
+        }
+        result
+    }
+}
+
 /// Writes a batch so that all of it is committed when this returns.
-pub(super) async fn write(connection: &mut PgConnection, batch: &Batch<'_>) -> sqlx::Result<Written> {
+pub(super) async fn write(
+    connection: &mut PgConnection,
+    batch: &Batch<'_>,
+    progress: &mut Progress,
+) -> sqlx::Result<Written> {
     let mut written = batch.superseded.clone();
     match (batch.server.is_empty(), batch.device.is_empty()) {
         (true, true) => {}
         // A statement alone is its own transaction, which spares two round trips.
-        (false, true) => insert_new(connection, &batch.server, &mut written).await?,
+        (false, true) => {
+            progress.committing(insert_new(connection, &batch.server, &mut written)).await?;
+        }
         // Two statements may be needed. Without a transaction the first may stay if the second fails; a resend mends that.
-        (true, false) => upsert(connection, &batch.device, &mut written).await?,
+        (true, false) => upsert(connection, &batch.device, &mut written, progress).await?,
         // Points at server time must not stay when the rest fails: they would be stored again under another time.
         (false, false) => {
             let mut transaction = connection.begin().await?;
             insert_new(&mut transaction, &batch.server, &mut written).await?;
-            upsert(&mut transaction, &batch.device, &mut written).await?;
-            transaction.commit().await?;
+            // Whatever ends the transaction before its COMMIT is sent undoes it.
+            upsert(&mut transaction, &batch.device, &mut written, &mut Progress::default()).await?;
+            progress.committing(transaction.commit()).await?;
         }
     }
     Ok(written)
@@ -71,8 +101,13 @@ async fn insert_new(
     Ok(())
 }
 
-async fn upsert(connection: &mut PgConnection, rows: &Rows<'_>, written: &mut Written) -> sqlx::Result<()> {
-    let new = counts(connection, INSERT_MISSING, rows).await?;
+async fn upsert(
+    connection: &mut PgConnection,
+    rows: &Rows<'_>,
+    written: &mut Written,
+    progress: &mut Progress,
+) -> sqlx::Result<()> {
+    let new = progress.committing(counts(connection, INSERT_MISSING, rows)).await?;
     let mut conflicting = rows.by_series();
     conflicting.retain(|series_id, count| {
         let new = new.get(series_id).copied().unwrap_or(0);
@@ -83,9 +118,8 @@ async fn upsert(connection: &mut PgConnection, rows: &Rows<'_>, written: &mut Wr
     if conflicting.is_empty() {
         return Ok(());
     }
-    let changed =
-        counts(connection, UPDATE_CHANGED, &rows.of(|series_id| conflicting.contains_key(&series_id)))
-            .await?;
+    let rows = rows.of(|series_id| conflicting.contains_key(&series_id));
+    let changed = progress.committing(counts(connection, UPDATE_CHANGED, &rows)).await?;
     for (series_id, count) in conflicting {
         let changed = changed.get(&series_id).copied().unwrap_or(0);
         let tally = written.entry(series_id).or_default();

@@ -46,7 +46,7 @@ impl Load {
                             confirmed.insert(ts);
                             total.fetch_add(1, Ordering::Relaxed);
                         }
-                        Some((503, _)) => refused += 1,
+                        Some((503 | 504, _)) => refused += 1,
                         other => panic!("neither stored nor unavailable: {other:?}"),
                     }
                 }
