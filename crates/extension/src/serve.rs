@@ -107,7 +107,8 @@ impl<E: Extension> Serving<E> {
             tracing::info_span!("extension", extension = E::NAME, correlation_id = data.correlation_id);
         runtime::trace::adopt(&span, incoming.headers.as_ref());
         let serving = self.clone();
-        self.context.task(
+        // Boxed: the runtime moves what it is given several times, and a handler's future may be large.
+        self.context.task(Box::pin(
             async move {
                 let _permits = (permit, bytes);
                 serving.metrics.enter();
@@ -117,7 +118,7 @@ impl<E: Extension> Serving<E> {
                 serving.metrics.leave();
             }
             .instrument(span),
-        );
+        ));
     }
 
     async fn handle(&self, data: &ClientData, reply: Option<&str>) -> Answer {
