@@ -277,7 +277,9 @@ mod tests {
         let labelled = books.by_label();
         let shown: Vec<_> = labelled
             .iter()
-            .map(|(label, balance)| (label.as_str(), balance.messages.refused["too-many-series"], balance.points.received))
+            .map(|(label, balance)| {
+                (label.as_str(), balance.messages.refused["too-many-series"], balance.points.received)
+            })
             .collect();
         // An application that has the name is among them.
         assert_eq!(shown, [("a", 2, 2), ("other", 6, 28)]);

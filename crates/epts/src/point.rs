@@ -135,7 +135,9 @@ impl Values {
         };
         match self {
             Self::Number(_) => SHORT,
-            Self::Named(named) => named.iter().map(|(name, scalar)| name.len() + value(scalar) + AROUND).sum(),
+            Self::Named(named) => {
+                named.iter().map(|(name, scalar)| name.len() + value(scalar) + AROUND).sum()
+            }
         }
     }
 

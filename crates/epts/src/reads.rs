@@ -6,8 +6,8 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use futures::TryStreamExt as _;
 use ids::{ApplicationName, EndpointId, TenantId, TimeSeriesName};
-use serde::ser::{SerializeMap as _, Serializer};
 use serde::Serialize;
+use serde::ser::{SerializeMap as _, Serializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use sqlx::postgres::PgArguments;
@@ -335,4 +335,44 @@ impl Selection {
 fn texts<'a>(texts: impl Iterator<Item = &'a str>) -> Option<Vec<&'a str>> {
     let texts: Vec<&str> = texts.collect();
     (!texts.is_empty()).then_some(texts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn large_queries_are_few_at_a_time_and_small_ones_go_on() {
+        let database = testkit::database().await;
+        let config = store::Config { url: database.url.clone(), ..store::Config::default() };
+        let pool = store::open(&config, "epts", &crate::MIGRATOR).await.unwrap();
+        sqlx::raw_sql(
+            "CREATE TABLE point_all PARTITION OF point DEFAULT;
+             INSERT INTO series (tenant_id, application_name, endpoint_id, name) VALUES ('acme', 'app', 'e', 's'), ('acme', 'app', 'e', 'n');
+             INSERT INTO point SELECT series_id, now(), NULL, jsonb_build_object('value', repeat('x', 1100000)) FROM series WHERE name = 's';
+             INSERT INTO point SELECT series_id, now(), 1, NULL FROM series WHERE name = 'n';",
+        )
+        .execute(&pool)
+        .await
+        .unwrap();
+        let reads = Reads::new(pool, 10, 2 << 20);
+        let last = async |series: &str| {
+            let selection = Selection {
+                tenant_id: TenantId::parse("acme").unwrap(),
+                application_name: ApplicationName::parse("app").unwrap(),
+                series: vec![TimeSeriesName::parse(series).unwrap()],
+                endpoints: Vec::new(),
+            };
+            reads.last(&selection, None, (0, None)).await
+        };
+        let mut held = Vec::new();
+        for _ in 0..LARGE_MAX {
+            held.push(last("s").await.unwrap());
+        }
+        assert!(matches!(last("s").await, Err(ReadError::Busy)));
+        let small = serde_json::to_value(last("n").await.unwrap().points).unwrap();
+        assert_eq!(small["e"]["n"][0]["values"], serde_json::json!({"value": 1}));
+        held.pop();
+        assert!(last("s").await.is_ok());
+    }
 }

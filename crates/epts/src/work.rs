@@ -54,6 +54,9 @@ pub(crate) enum AnswerTo {
     Caller(oneshot::Sender<Outcome>),
 }
 
+/// The status of an answer after which nobody knows whether the message was stored.
+const UNKNOWN_END: i32 = 504;
+
 /// What became of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Outcome {
@@ -68,10 +71,18 @@ pub(crate) enum Outcome {
 }
 
 impl Outcome {
+    /// Whether something of the message is in the database, or may be.
+    pub(crate) fn may_be_stored(&self) -> bool {
+        matches!(self, Self::Stored | Self::Failed { status_code: UNKNOWN_END, .. })
+    }
+
     /// Nobody knows whether the message was stored. A gateway must not repeat it by itself: without a timestamp of its own
     /// it would be stored twice.
     pub(crate) fn unknown_end() -> Self {
-        Self::Failed { status_code: 504, message: "it is not known whether the message was stored".to_owned() }
+        Self::Failed {
+            status_code: UNKNOWN_END,
+            message: "it is not known whether the message was stored".to_owned(),
+        }
     }
 }
 

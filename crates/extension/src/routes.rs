@@ -61,7 +61,10 @@ impl<E: Send + Sync + 'static> Routes<E> {
         }
         let known: Vec<String> = self.paths().iter().map(|path| format!("'{path}'")).collect();
         let known = known.join(", ");
-        Err(Refusal::not_found(format!("no resource '{}' behind the token; there are: {known}", message.resource_path)))
+        Err(Refusal::not_found(format!(
+            "no resource '{}' behind the token; there are: {known}",
+            message.resource_path
+        )))
     }
 }
 

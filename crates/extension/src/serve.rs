@@ -98,7 +98,8 @@ impl<E: Extension> Serving<E> {
             return self.metrics.expired();
         }
         let size = u32::try_from(data.payload.len()).unwrap_or(u32::MAX);
-        let permits = (self.permits.clone().try_acquire_owned(), self.bytes.clone().try_acquire_many_owned(size));
+        let permits =
+            (self.permits.clone().try_acquire_owned(), self.bytes.clone().try_acquire_many_owned(size));
         let (Ok(permit), Ok(bytes)) = permits else {
             let refusal = Refusal::unavailable("the extension has too many messages in work; try again");
             return self.answer(&data, incoming.reply, Err(refusal), Instant::now()).await;

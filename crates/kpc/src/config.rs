@@ -11,8 +11,6 @@ use serde::Deserialize;
 pub struct Config {
     /// How long a device's message may take before it is answered with an error, in ms. MQTT 5's message expiry shortens it.
     pub deadline_ms: u64,
-    /// How long one attempt to hand a message to its extension may take, in ms; within the deadline the gateway tries again.
-    pub attempt_timeout_ms: u64,
     /// How long a pushed message may take until the device has acknowledged it, in ms.
     pub push_deadline_ms: u64,
     /// How long the gateway finishes what it has accepted when it stops, in ms.
@@ -29,7 +27,6 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             deadline_ms: 10_000,
-            attempt_timeout_ms: 5_000,
             push_deadline_ms: 10_000,
             drain_timeout_ms: 5_000,
             mqtt: Mqtt::default(),
@@ -99,6 +96,9 @@ pub struct Limits {
     pub in_flight_per_connection: u16,
     /// Bytes of one connection's messages that are here; the gateway does not read on above it.
     pub in_flight_bytes_per_connection: usize,
+    /// Bytes of the payloads of all messages that are being worked on, over MQTT and HTTP together. Above it MQTT clients are
+    /// not read on until the deadline, and HTTP clients are answered 503.
+    pub in_flight_bytes: usize,
     /// Messages per second from one connection; up to twice as many in a burst.
     pub messages_per_second_per_connection: u32,
     /// Messages per second with one endpoint's token; up to twice as many in a burst.
@@ -127,6 +127,7 @@ impl Default for Limits {
             subscriptions_per_connection: 2_000,
             in_flight_per_connection: 64,
             in_flight_bytes_per_connection: 4 * 1_024 * 1_024,
+            in_flight_bytes: 256 * 1_024 * 1_024,
             messages_per_second_per_connection: 100_000,
             messages_per_second_per_endpoint: 100_000,
             messages_per_second_per_tenant: 1_000_000,
@@ -177,7 +178,6 @@ impl Config {
         let limits = &self.limits;
         let positive = [
             ("deadline_ms", self.deadline_ms),
-            ("attempt_timeout_ms", self.attempt_timeout_ms),
             ("push_deadline_ms", self.push_deadline_ms),
             ("mqtt.keep_alive_max_s", self.mqtt.keep_alive_max_s.into()),
             ("mqtt.connect_timeout_s", self.mqtt.connect_timeout_s.into()),
@@ -206,6 +206,7 @@ impl Config {
         for (key, bytes) in [
             ("limits.outbox_bytes", limits.outbox_bytes as u64),
             ("limits.in_flight_bytes_per_connection", limits.in_flight_bytes_per_connection as u64),
+            ("limits.in_flight_bytes", limits.in_flight_bytes as u64),
         ] {
             if bytes < payload {
                 faults.push((
@@ -232,7 +233,14 @@ mod tests {
         let mut config = Config { deadline_ms: 0, ..Config::default() };
         config.limits.messages_per_second_per_tenant = 0;
         config.limits.outbox_bytes = 10;
+        config.limits.in_flight_bytes = 10;
         let keys: Vec<_> = config.faults().into_iter().map(|(key, _)| key).collect();
-        assert_eq!(keys, ["deadline_ms", "limits.messages_per_second_per_tenant", "limits.outbox_bytes"]);
+        let expected = [
+            "deadline_ms",
+            "limits.messages_per_second_per_tenant",
+            "limits.outbox_bytes",
+            "limits.in_flight_bytes",
+        ];
+        assert_eq!(keys, expected);
     }
 }

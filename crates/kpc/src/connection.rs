@@ -41,7 +41,7 @@ pub(crate) struct Connection {
     pub(crate) address: Option<IpAddr>,
     worker: Arc<Worker>,
     limits: Arc<Limits>,
-    metrics: Arc<Metrics>,
+    pub(crate) metrics: Arc<Metrics>,
     closing: AtomicBool,
     outbox: Mutex<Outbox>,
     pub(crate) state: Mutex<State>,

@@ -27,6 +27,10 @@ const FRESH: Duration = Duration::from_secs(2);
 /// Other replicas that are remembered for one endpoint.
 const OTHERS_MAX: usize = 16;
 
+/// The keys of the limits that a new connection may reach.
+const CONNECTIONS: &str = "kpc.limits.connections";
+pub(crate) const CONNECTIONS_PER_ADDRESS: &str = "kpc.limits.connections_per_address";
+
 /// An endpoint that is here.
 #[derive(Debug)]
 struct Presence {
@@ -75,18 +79,18 @@ impl Connections {
     /// Adds a connection and closes an older one of the same client.
     ///
     /// # Errors
-    /// The name of the limit that is reached.
+    /// The key of the limit that is reached.
     pub(crate) fn open(&self, newcomer: Newcomer) -> Result<Arc<Connection>, &'static str> {
         if self.count.fetch_add(1, Ordering::AcqRel) >= self.limits.connections {
             self.count.fetch_sub(1, Ordering::AcqRel);
-            return Err("limits.connections");
+            return Err(CONNECTIONS);
         }
         if let Some(address) = newcomer.address {
             let mut addresses = self.addresses.lock();
             let count = addresses.entry(address).or_default();
             if *count >= self.limits.connections_per_address {
                 self.count.fetch_sub(1, Ordering::AcqRel);
-                return Err("limits.connections_per_address");
+                return Err(CONNECTIONS_PER_ADDRESS);
             }
             *count += 1;
         }
@@ -115,6 +119,11 @@ impl Connections {
     /// The connection of a client.
     pub(crate) fn client(&self, client_id: &str) -> Option<Arc<Connection>> {
         self.clients.lock(client_id).get(client_id).cloned()
+    }
+
+    /// The ids of the clients that chose theirs themselves.
+    pub(crate) fn clients(&self) -> Vec<Arc<str>> {
+        self.clients.each().flat_map(|map| map.keys().cloned().collect::<Vec<_>>()).collect()
     }
 
     /// Removes a connection that has ended. Returns the endpoints that have no other connection here.
@@ -237,8 +246,12 @@ impl Connections {
     pub(crate) fn shared(&self, endpoint: &EndpointId, with: &ReplicaId) -> Option<AppVersionName> {
         let mut endpoints = self.endpoints.lock(endpoint);
         let presence = endpoints.get_mut(endpoint)?;
-        if presence.others.contains(with) || presence.others.len() >= OTHERS_MAX {
+        if presence.others.contains(with) {
             return None;
+        }
+        // Replicas that have died do not say so; a living one that goes for them is noted again when it is heard of.
+        if presence.others.len() >= OTHERS_MAX {
+            presence.others.remove(0);
         }
         presence.others.push(with.clone());
         Some(presence.app_version.clone())
@@ -345,12 +358,12 @@ mod tests {
         let all = connections(Limits { connections: 3, connections_per_address: 2, ..Limits::default() });
         let one = all.open(newcomer(None).0).unwrap();
         let _two = all.open(newcomer(None).0).unwrap();
-        assert_eq!(all.open(newcomer(None).0).unwrap_err(), "limits.connections_per_address");
+        assert_eq!(all.open(newcomer(None).0).unwrap_err(), "kpc.limits.connections_per_address");
         all.end(&one);
         assert!(all.open(newcomer(None).0).is_ok());
         let elsewhere = |last| Newcomer { address: Some(IpAddr::from([10, 0, 0, last])), ..newcomer(None).0 };
         assert!(all.open(elsewhere(1)).is_ok());
-        assert_eq!(all.open(elsewhere(2)).unwrap_err(), "limits.connections");
+        assert_eq!(all.open(elsewhere(2)).unwrap_err(), "kpc.limits.connections");
     }
 
     #[test]
@@ -414,6 +427,21 @@ mod tests {
         assert_eq!(all.listeners(&one.endpoint, Some(b.id)).1, Elsewhere::Replicas(vec![other.clone()]));
         all.unshared(&one.endpoint, &other);
         assert_eq!(all.listeners(&one.endpoint, Some(b.id)).1, Elsewhere::Nobody);
+    }
+
+    #[test]
+    fn the_latest_replicas_that_share_an_endpoint_are_remembered() {
+        let all = connections(Limits::default());
+        let connection = all.open(newcomer(None).0).unwrap();
+        let one = identity("e1", "t1");
+        all.attach(&connection, &version(), &one).unwrap();
+        all.endpoints.lock(&one.endpoint).get_mut(&one.endpoint).unwrap().since -= FRESH;
+        let replica = |number: usize| ReplicaId::parse(&format!("kpc-{number}")).unwrap();
+        for number in 0..=OTHERS_MAX {
+            assert_eq!(all.shared(&one.endpoint, &replica(number)), Some(version()));
+        }
+        let latest = (1..=OTHERS_MAX).map(replica).collect();
+        assert_eq!(all.listeners(&one.endpoint, None).1, Elsewhere::Replicas(latest));
     }
 
     #[tokio::test]

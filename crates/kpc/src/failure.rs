@@ -9,8 +9,8 @@ use std::borrow::Cow;
 pub(crate) struct Failure {
     pub(crate) status: u16,
     pub(crate) reason: Cow<'static, str>,
-    /// True when the fault is ours and may pass: nobody answers, the store is down. Such a message is tried again, and
-    /// never acknowledged. False when the message itself is refused: sending it again changes nothing.
+    /// True when the fault is ours and may pass: nobody answers, the store is down. Such a message is never acknowledged.
+    /// False when the message itself is refused: sending it again changes nothing.
     pub(crate) passing: bool,
 }
 

@@ -12,9 +12,10 @@ use crate::config::Config;
 use crate::connections::Connections;
 use crate::failure::Failure;
 use crate::limits::{Source, TenantRates};
+use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::notices::Notices;
-use crate::relay::{Persistence, Relay, Route};
+use crate::relay::{Relay, Route};
 use crate::sharing::Connectivity;
 use crate::wills::Wills;
 
@@ -25,6 +26,7 @@ pub(crate) struct Gateway {
     pub(crate) replica: ReplicaId,
     pub(crate) relay: Relay,
     pub(crate) tenants: TenantRates,
+    pub(crate) memory: Memory,
     pub(crate) connections: Connections,
     pub(crate) connectivity: Connectivity,
     pub(crate) wills: Wills,
@@ -39,26 +41,28 @@ pub(crate) struct Gateway {
 }
 
 impl Gateway {
-    /// How long a message is tried: the configured deadline, or less when the sender said so.
-    pub(crate) fn persistence(&self, expiry: Option<Duration>) -> Persistence {
-        let deadline = self.config.deadline();
-        Persistence {
-            deadline: Instant::now() + expiry.map_or(deadline, |expiry| expiry.min(deadline)),
-            attempt: Duration::from_millis(self.config.attempt_timeout_ms),
-            after_doubt: true,
-        }
+    /// Until when a message that comes now is tried: for the configured time, or less when the sender said so.
+    pub(crate) fn deadline(&self, expiry: Option<Duration>) -> Instant {
+        let longest = self.config.deadline();
+        Instant::now() + expiry.map_or(longest, |expiry| expiry.min(longest))
     }
 
-    /// Takes a message's share of what its endpoint and its tenant may send. Its token, if it needs one, must
-    /// have been found valid before, or strangers could use up what a tenant may send.
+    /// Takes a message's share of what its endpoint and its tenant may send; waits for it until `patience` ends, if there is
+    /// any. Its token, if it needs one, must have been found valid before, or strangers could use up what a tenant may
+    /// send.
     ///
     /// # Errors
-    /// 429, naming the limit that is reached.
-    pub(crate) fn check_rates(&self, route: &Route, now: Instant) -> Result<(), Failure> {
+    /// 429, naming the limit that is reached; as [`Rate::take`](crate::limits::Rate::take).
+    pub(crate) async fn take_rates(
+        &self,
+        route: &Route,
+        now: Instant,
+        patience: Option<Instant>,
+    ) -> Result<(), Failure> {
         if let Some(identity) = &route.identity {
-            identity.rate.check(Source::Endpoint, now)?;
+            identity.rate.take(Source::Endpoint, now, patience).await?;
         }
-        self.tenants.check(&route.tenant, now)
+        self.tenants.of(&route.tenant).take(Source::Tenant, now, patience).await
     }
 
     /// Spawns a task on the process's runtime; the service waits for it when it stops.

@@ -15,7 +15,7 @@ use tracing::Instrument as _;
 use crate::failure::Failure;
 use crate::gateway::Gateway;
 use crate::metrics::{Outcome, Transport};
-use crate::relay::{self, Answer, Passage, Persistence};
+use crate::relay::{self, Answer, Passage};
 use crate::uplink::error_body;
 use crate::upload::Upload;
 
@@ -25,7 +25,11 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// The routes of the HTTP binding.
 pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
-    Router::new().route("/kp1/{*path}", post(handle).fallback(refuse_method)).with_state(gateway)
+    // A path without anything behind `/kp1` is refused in the same form as any other that is wrong.
+    ["/kp1", "/kp1/", "/kp1/{*path}"]
+        .into_iter()
+        .fold(Router::new(), |router, path| router.route(path, post(handle).fallback(refuse_method)))
+        .with_state(gateway)
 }
 
 async fn handle(State(gateway): State<Arc<Gateway>>, request: Request) -> Response {
@@ -97,12 +101,10 @@ async fn relay(
     let deadline = passage.since + gateway.config.deadline();
     let path = decode(&parts.uri)?;
     let path = RequestPath::parse_http(&path)?;
-    // One attempt takes all the time there is: what the device is not told it would have to guess.
-    let persistence = Persistence { deadline, attempt: gateway.config.deadline(), after_doubt: false };
-    let route = gateway.relay.resolve(&path, passage, persistence).await?;
-    gateway.check_rates(&route, passage.since)?;
-    let payload = upload.read(route.payload_limit, deadline).await?;
-    gateway.relay.exchange(&route, payload, &passage.correlation_id, persistence).await
+    let route = gateway.relay.resolve(&path, passage, deadline).await?;
+    gateway.take_rates(&route, passage.since, None).await?;
+    let (payload, _taken) = upload.read(route.payload_limit, &gateway.memory, deadline).await?;
+    gateway.relay.exchange(&route, payload, &passage.correlation_id, deadline).await
 }
 
 fn decode(uri: &Uri) -> Result<String, Failure> {

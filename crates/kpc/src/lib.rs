@@ -19,6 +19,7 @@ mod gateway;
 mod http;
 mod identity;
 mod limits;
+mod memory;
 mod metrics;
 mod mqtt;
 mod notices;
@@ -51,11 +52,13 @@ use downlink::Downlink;
 use gateway::Gateway;
 use identity::Identities;
 use limits::TenantRates;
+use memory::Memory;
 use metrics::Metrics;
 use notices::Notices;
 use outbox::CloseReason;
 use registry::Registry;
 use relay::{CorrelationIds, Relay};
+use takeover::News;
 
 /// The gateway service.
 #[derive(Debug)]
@@ -122,6 +125,7 @@ async fn build(
     context.task(async move { registry.follow(client, stopping).await });
     Ok(Arc::new(Gateway {
         config,
+        memory: Memory::new(limits.in_flight_bytes),
         tenants: TenantRates::new(limits.messages_per_second_per_tenant),
         instance: context.instance().clone(),
         replica: context.replica().clone(),
@@ -176,7 +180,16 @@ async fn follow(gateway: &Arc<Gateway>, context: &Context) -> anyhow::Result<()>
     .await?;
     let to = gateway.clone();
     let clients = session::CLIENT_CONNECTED.of(instance);
-    hear(context, "hear of clients elsewhere", clients, move |event| to.hear_client(&event.payload)).await?;
+    hear(context, "hear of clients that connect", clients, move |event| {
+        to.hear_client(&event.payload, News::Fresh)
+    })
+    .await?;
+    let to = gateway.clone();
+    let announced = gateway.client_announcement_subject();
+    hear(context, "hear of clients elsewhere", announced, move |event| {
+        to.hear_client(&event.payload, News::Announced)
+    })
+    .await?;
     let to = gateway.clone();
     let revoked = ecap::EP_TOKEN_REVOKED.of_any();
     hear(context, "hear of revoked tokens", revoked, move |event| revoke(&to, &event.payload)).await?;

@@ -54,25 +54,55 @@ impl Rate {
 
     /// Takes one message's share; false when the bucket is empty.
     pub(crate) fn admit(&self, now: Instant) -> bool {
+        self.reserve(now, now).is_some()
+    }
+
+    /// Takes one message's share, of what will come if the bucket is empty; returns when it is due. None when that is after
+    /// `until`, and then nothing is taken.
+    fn reserve(&self, now: Instant, until: Instant) -> Option<Instant> {
         let mut state = self.state.lock();
         let (left, since) = &mut *state;
         let passed = now.saturating_duration_since(*since).as_secs_f64();
         *left = (*left + passed * f64::from(self.per_second)).min(Self::capacity(self.per_second));
         // Messages come here in another order than into the gateway; no time may be counted twice.
         *since = now.max(*since);
-        if *left < 1.0 {
-            return false;
+        let missing = 1.0 - *left;
+        let due = if missing <= 0.0 {
+            now
+        } else {
+            *since + Duration::from_secs_f64(missing / f64::from(self.per_second))
+        };
+        if due > until {
+            return None;
         }
         *left -= 1.0;
-        true
+        Some(due)
     }
 
-    /// Takes one message's share.
+    /// Takes one message's share; when the bucket is empty, waits for it until `patience` ends, if there is any.
     ///
     /// # Errors
-    /// 429 when the bucket is empty; the text names the limit's configuration key.
-    pub(crate) fn check(&self, source: Source, now: Instant) -> Result<(), Failure> {
-        if self.admit(now) { Ok(()) } else { Err(source.too_fast(self.per_second)) }
+    /// 429 when there is no share for the message; the text names the limit's configuration key. It is passing when the
+    /// message was worth waiting.
+    pub(crate) async fn take(
+        &self,
+        source: Source,
+        now: Instant,
+        patience: Option<Instant>,
+    ) -> Result<(), Failure> {
+        match (self.reserve(now, patience.unwrap_or(now)), patience) {
+            (Some(due), _) if due <= now => Ok(()),
+            (Some(due), _) => {
+                tokio::time::sleep_until(due).await;
+                Ok(())
+            }
+            (None, None) => Err(source.too_fast(self.per_second)),
+            // Its sender sends it again as soon as it hears of this; so not before the time is over.
+            (None, Some(until)) => {
+                tokio::time::sleep_until(until).await;
+                Err(Failure { passing: true, ..source.too_fast(self.per_second) })
+            }
+        }
     }
 }
 
@@ -88,14 +118,10 @@ impl TenantRates {
         Self { per_second, kept: Cache::new(TENANTS_MAX) }
     }
 
-    /// Takes one message's share of its tenant's rate.
-    ///
-    /// # Errors
-    /// As [`Rate::check`].
-    pub(crate) fn check(&self, tenant: &TenantId, now: Instant) -> Result<(), Failure> {
+    /// The rate of a tenant.
+    pub(crate) fn of(&self, tenant: &TenantId) -> Arc<Rate> {
         let full = || Ok::<_, Infallible>(Arc::new(Rate::new(self.per_second)));
-        let rate = self.kept.get_or_insert_with(tenant, full).unwrap_or_else(|never| match never {});
-        rate.check(Source::Tenant, now)
+        self.kept.get_or_insert_with(tenant, full).unwrap_or_else(|never| match never {})
     }
 }
 
@@ -141,19 +167,36 @@ mod tests {
         assert!(!rate.admit(start) && !rate.admit(later));
     }
 
-    #[test]
-    fn a_refusal_names_the_configuration_key() {
+    #[tokio::test]
+    async fn a_refusal_names_the_configuration_key() {
         let rate = Rate::new(1);
         let now = Instant::now();
-        assert_eq!((0..2).filter(|_| rate.check(Source::Endpoint, now).is_ok()).count(), 2);
+        assert_eq!((0..3).filter(|_| rate.admit(now)).count(), 2);
         for (source, key) in [
             (Source::Connection, "(kpc.limits.messages_per_second_per_connection)"),
             (Source::Endpoint, "(kpc.limits.messages_per_second_per_endpoint)"),
             (Source::Tenant, "(kpc.limits.messages_per_second_per_tenant)"),
         ] {
-            let failure = rate.check(source, now).unwrap_err();
-            assert!(failure.status == 429 && failure.reason.contains(key), "{failure}");
+            let failure = rate.take(source, now, None).await.unwrap_err();
+            assert!(failure.status == 429 && !failure.passing && failure.reason.contains(key), "{failure}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_may_wait_waits_for_its_share_and_no_longer_than_it_may() {
+        let rate = Rate::new(10);
+        let start = Instant::now();
+        assert_eq!((0..30).filter(|_| rate.admit(start)).count(), 20);
+        let until = start + Duration::from_millis(250);
+        // Shares are given in the order in which they were asked for; one that comes too late takes none.
+        let take = || rate.take(Source::Endpoint, start, Some(until));
+        let (one, two, three) = tokio::join!(take(), take(), take());
+        assert!(one.is_ok() && two.is_ok());
+        assert!(three.is_err_and(|failure| failure.status == 429 && failure.passing));
+        assert!(Instant::now() >= until);
+        assert!(
+            !rate.admit(start + Duration::from_millis(290)) && rate.admit(start + Duration::from_millis(310))
+        );
     }
 
     #[test]
@@ -161,10 +204,10 @@ mod tests {
         let rates = TenantRates::new(1);
         let now = Instant::now();
         let tenant = |name: &str| TenantId::parse(name).unwrap();
-        assert_eq!((0..5).filter(|_| rates.check(&tenant("one"), now).is_ok()).count(), 2);
-        assert_eq!((0..5).filter(|_| rates.check(&tenant("two"), now).is_ok()).count(), 2);
+        assert_eq!((0..5).filter(|_| rates.of(&tenant("one")).admit(now)).count(), 2);
+        assert_eq!((0..5).filter(|_| rates.of(&tenant("two")).admit(now)).count(), 2);
         for number in 0..TENANTS_MAX + 1_000 {
-            let _ = rates.check(&tenant(&number.to_string()), now);
+            let _ = rates.of(&tenant(&number.to_string()));
         }
         assert!(rates.kept.len() <= TENANTS_MAX, "{}", rates.kept.len());
     }

@@ -50,6 +50,7 @@ pub(crate) struct Metrics {
     pushes: Counter<u64>,
     expired: Counter<u64>,
     notices_dropped: Counter<u64>,
+    too_large_for_client: Counter<u64>,
 }
 
 impl Metrics {
@@ -102,6 +103,10 @@ impl Metrics {
             notices_dropped: counter(
                 "bandar_kpc_notices_dropped",
                 "Notices to other services not sent: NATS is away",
+            ),
+            too_large_for_client: counter(
+                "bandar_kpc_too_large_for_client",
+                "Messages not sent to a client because it takes only smaller ones",
             ),
         }
     }
@@ -169,5 +174,9 @@ impl Metrics {
 
     pub(crate) fn notice_dropped(&self) {
         self.notices_dropped.add(1, &[]);
+    }
+
+    pub(crate) fn too_large_for_client(&self) {
+        self.too_large_for_client.add(1, &[]);
     }
 }

@@ -31,9 +31,10 @@ const MISSING_KEPT: Duration = Duration::from_secs(60);
 /// What is known of an extension.
 pub(crate) enum Known {
     Extension(Arc<Registration>),
-    /// No instance of that name has announced itself.
+    /// No instance of that name has announced itself, and others have.
     Unknown,
-    /// The bucket has not been read yet, so nothing can be said.
+    /// The bucket has not been read yet, or no extension has announced itself: NATS is new or has lost its store, and the
+    /// extensions are about to. So nothing can be said.
     NotYet,
 }
 
@@ -63,6 +64,7 @@ impl Registry {
     pub(crate) fn look_up(&self, name: &InstanceName) -> Known {
         match &*self.extensions.read() {
             None => Known::NotYet,
+            Some(extensions) if extensions.is_empty() => Known::NotYet,
             Some(extensions) => extensions
                 .get(name)
                 .map_or(Known::Unknown, |entry| Known::Extension(entry.registration.clone())),
@@ -187,17 +189,21 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_unknown_before_the_bucket_has_been_read() {
+    fn nothing_is_unknown_before_an_extension_has_announced_itself() {
         let registry = Registry::default();
         let dcx = InstanceName::parse("dcx").unwrap();
         registry.put("dcx", &registration(true));
-        assert!(matches!(registry.look_up(&dcx), Known::NotYet));
+        assert!(matches!(registry.look_up(&dcx), Known::NotYet), "the bucket has not been read");
         registry.replace(HashMap::new(), Instant::now());
+        assert!(matches!(registry.look_up(&dcx), Known::NotYet), "the bucket is empty");
+        registry.put("cex", &registration(true));
         assert!(matches!(registry.look_up(&dcx), Known::Unknown));
         registry.put("dcx", &registration(false));
         assert!(matches!(registry.look_up(&dcx), Known::Extension(found) if !found.endpoint_aware));
         registry.remove("dcx");
         assert!(matches!(registry.look_up(&dcx), Known::Unknown));
+        registry.remove("cex");
+        assert!(matches!(registry.look_up(&dcx), Known::NotYet));
     }
 
     fn is_known(registry: &Registry, name: &str) -> bool {

@@ -82,27 +82,6 @@ pub(crate) struct Answer {
     pub(crate) bytes: Bytes,
 }
 
-/// Until when a message is worth trying, and which failures are tried again.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Persistence {
-    pub(crate) deadline: Instant,
-    /// How long one attempt may take.
-    pub(crate) attempt: Duration,
-    /// True: every passing failure. False: only when the message has reached nobody, because the device is told of
-    /// anything else and decides itself.
-    pub(crate) after_doubt: bool,
-}
-
-impl Persistence {
-    fn repeats(&self, failure: &Failure) -> bool {
-        failure.passing && (self.after_doubt || failure.status == 503)
-    }
-
-    fn left(&self) -> Duration {
-        self.deadline.saturating_duration_since(Instant::now())
-    }
-}
-
 /// Relays messages to extensions.
 pub(crate) struct Relay {
     pub(crate) requester: Requester,
@@ -120,11 +99,11 @@ impl Relay {
         &self,
         path: &RequestPath<'_>,
         passage: &mut Passage,
-        persistence: Persistence,
+        deadline: Instant,
     ) -> Result<Route, Failure> {
-        let mut attempts = Attempts::new(persistence);
+        let mut attempts = Attempts::new(deadline);
         loop {
-            match in_time(persistence, self.resolve_once(path, passage)).await {
+            match in_time(deadline, self.resolve_once(path, passage)).await {
                 Ok(route) => return Ok(route),
                 Err(failure) => attempts.after(failure).await?,
             }
@@ -152,7 +131,9 @@ impl Relay {
                     format!("there is no extension '{extension}'; check the path"),
                 ));
             }
-            Known::NotYet => return Err(Failure::passing(503, "the extensions are not known yet")),
+            Known::NotYet => {
+                return Err(Failure::passing(503, "no extension has announced itself yet; try again"));
+            }
         };
         let target =
             if registration.endpoint_aware { path.endpoint_aware()? } else { path.endpoint_unaware() };
@@ -180,13 +161,13 @@ impl Relay {
         app_version: &str,
         token: &str,
         correlation_id: &CorrelationId,
-        persistence: Persistence,
+        deadline: Instant,
     ) -> Result<(AppVersionName, Arc<Identity>), Failure> {
         let app_version = AppVersionName::parse(app_version).map_err(bad_name)?;
         let token = EndpointToken::parse(token).map_err(bad_name)?;
-        let mut attempts = Attempts::new(persistence);
+        let mut attempts = Attempts::new(deadline);
         loop {
-            match in_time(persistence, self.identify_once(&app_version, &token, correlation_id)).await {
+            match in_time(deadline, self.identify_once(&app_version, &token, correlation_id)).await {
                 Ok(identity) => return Ok((app_version, identity)),
                 Err(failure) => attempts.after(failure).await?,
             }
@@ -214,14 +195,18 @@ impl Relay {
         })
     }
 
-    /// Hands the payload to the extension and waits for its answer. An answer that tells of a passing failure is a
-    /// failure; any other is the extension's last word.
+    /// Hands the payload to the extension and waits for its answer. An answer from 500 tells of a passing failure and is
+    /// one; any other is the extension's last word.
+    ///
+    /// The message is handed over again only when it is certain that nothing of it has been done, which is what 503 says,
+    /// from an extension as from here. After anything else it may have been done, and what is done twice is stored
+    /// twice: that is for the device to decide.
     pub(crate) async fn exchange(
         &self,
         route: &Route,
         payload: Bytes,
         correlation_id: &CorrelationId,
-        persistence: Persistence,
+        deadline: Instant,
     ) -> Result<Answer, Failure> {
         if payload.len() > route.payload_limit.bytes {
             return Err(too_large(Some(payload.len()), route.payload_limit));
@@ -229,7 +214,7 @@ impl Relay {
         let data = ClientData {
             correlation_id: correlation_id.to_string(),
             timestamp: now_ms(),
-            timeout: i64::try_from(persistence.left().as_millis()).unwrap_or(i64::MAX).max(1),
+            timeout: i64::try_from(left(deadline).as_millis()).unwrap_or(i64::MAX).max(1),
             app_version_name: route.app_version.to_string(),
             endpoint_id: route.identity.as_ref().map(|identity| identity.endpoint.to_string()),
             resource_path: route.resource_path.clone(),
@@ -239,43 +224,36 @@ impl Relay {
         };
         // One deadline for all attempts: extensions read it from the timestamp and the timeout.
         let data = data.encode();
-        let mut attempts = Attempts::new(persistence);
+        let mut attempts = Attempts::new(deadline);
         loop {
-            match self.exchange_once(route, data.clone(), persistence).await {
-                Ok(answer) => return Ok(answer),
-                Err(failure) => attempts.after(failure).await?,
+            match self.exchange_once(route, data.clone(), deadline).await {
+                Err(failure) if failure.status == NOTHING_DONE => attempts.after(failure).await?,
+                last => return last,
             }
         }
     }
 
-    async fn exchange_once(
-        &self,
-        route: &Route,
-        data: Bytes,
-        persistence: Persistence,
-    ) -> Result<Answer, Failure> {
+    async fn exchange_once(&self, route: &Route, data: Bytes, deadline: Instant) -> Result<Answer, Failure> {
         let subject = esp::CLIENT_DATA.service(&route.extension);
-        let until = Instant::now() + persistence.attempt.min(persistence.left());
         let extension = &route.extension;
-        let message = match self.ask(subject, data, until).await {
-            Ok(message) => message,
-            Err(RequestError::NoResponders) => {
-                return Err(Failure::passing(
-                    503,
-                    format!("extension '{extension}' is not running now; try again"),
-                ));
-            }
-            Err(RequestError::Timeout) => {
-                return Err(Failure::passing(504, format!("extension '{extension}' did not answer in time")));
-            }
-            Err(error) => return Err(Failure::passing(503, format!("extension '{extension}': {error}"))),
-        };
+        let message = self.ask(subject, data, deadline).await.map_err(|Unanswered { sent, error }| {
+            let (status, reason) = match error {
+                RequestError::NoResponders => {
+                    (NOTHING_DONE, format!("extension '{extension}' is not running now; try again"))
+                }
+                RequestError::Timeout => (504, format!("extension '{extension}' did not answer in time")),
+                error @ RequestError::Overloaded => {
+                    (if sent { 504 } else { NOTHING_DONE }, format!("extension '{extension}': {error}"))
+                }
+            };
+            Failure::passing(status, reason)
+        })?;
         let data = ExtensionData::decode(&message.payload).map_err(|error| {
             tracing::error!(extension = %extension, %error, "an extension's answer cannot be read");
             Failure::passing(500, format!("extension '{extension}' answered what cannot be read"))
         })?;
         match status(data.status_code) {
-            status @ (500 | 502 | 503 | 504) => {
+            status @ 500.. => {
                 let reason = data.reason_phrase.unwrap_or_else(|| format!("extension '{extension}' failed"));
                 Err(Failure::passing(status, reason))
             }
@@ -284,13 +262,24 @@ impl Relay {
     }
 
     /// Sending has the time limit too: without NATS a message may wait long before it leaves.
-    async fn ask(&self, subject: String, data: Bytes, until: Instant) -> Result<Message, RequestError> {
+    async fn ask(&self, subject: String, data: Bytes, deadline: Instant) -> Result<Message, Unanswered> {
         let headers = runtime::trace::headers();
         let sending = self.requester.exchange(subject, esp::EXTENSION_DATA, data, headers, 1);
-        let mut answers =
-            tokio::time::timeout_at(until, sending).await.map_err(|_| RequestError::Timeout)??;
-        answers.next(until).await
+        let mut answers = tokio::time::timeout_at(deadline, sending)
+            .await
+            .unwrap_or(Err(RequestError::Timeout))
+            .map_err(|error| Unanswered { sent: false, error })?;
+        answers.next(deadline).await.map_err(|error| Unanswered { sent: true, error })
     }
+}
+
+/// The status which says that nothing of a message has been done, so that it may be handed over again.
+const NOTHING_DONE: u16 = 503;
+
+/// A message without an answer, and whether it may have left.
+struct Unanswered {
+    sent: bool,
+    error: RequestError,
 }
 
 /// An attempt with less time than this would only replace the reason for the failure by "not in time".
@@ -298,13 +287,13 @@ const WORTH_TRYING: Duration = Duration::from_millis(100);
 
 /// Attempts at the same thing, with growing pauses between them.
 struct Attempts {
-    persistence: Persistence,
+    deadline: Instant,
     backoff: Backoff,
 }
 
 impl Attempts {
-    fn new(persistence: Persistence) -> Self {
-        Self { persistence, backoff: Backoff::new() }
+    fn new(deadline: Instant) -> Self {
+        Self { deadline, backoff: Backoff::new() }
     }
 
     /// Waits before the next attempt.
@@ -313,7 +302,7 @@ impl Attempts {
     /// The failure itself, when it is final or there is no time left.
     async fn after(&mut self, failure: Failure) -> Result<(), Failure> {
         let wait = self.backoff.next();
-        if !self.persistence.repeats(&failure) || self.persistence.left() <= wait + WORTH_TRYING {
+        if !failure.passing || left(self.deadline) <= wait + WORTH_TRYING {
             return Err(failure);
         }
         tokio::time::sleep(wait).await;
@@ -321,12 +310,16 @@ impl Attempts {
     }
 }
 
+fn left(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now())
+}
+
 /// Ends an attempt that has no time limit of its own at the deadline.
 async fn in_time<T>(
-    persistence: Persistence,
+    deadline: Instant,
     attempt: impl Future<Output = Result<T, Failure>>,
 ) -> Result<T, Failure> {
-    match tokio::time::timeout_at(persistence.deadline, attempt).await {
+    match tokio::time::timeout_at(deadline, attempt).await {
         Ok(done) => done,
         Err(_) => Err(Failure::passing(504, "the deadline passed before the message could be delivered")),
     }
@@ -387,23 +380,17 @@ impl CorrelationIds {
 mod tests {
     use super::*;
 
-    fn persistence(after_doubt: bool) -> Persistence {
-        let deadline = Instant::now() + Duration::from_secs(10);
-        Persistence { deadline, attempt: Duration::from_secs(1), after_doubt }
-    }
-
-    #[test]
-    fn only_passing_failures_are_repeated_and_over_http_only_those_that_reached_nobody() {
-        let (nobody, doubt) = (Failure::passing(503, ""), Failure::passing(504, ""));
-        assert!(persistence(true).repeats(&nobody) && persistence(true).repeats(&doubt));
-        assert!(persistence(false).repeats(&nobody) && !persistence(false).repeats(&doubt));
-        assert!(!persistence(true).repeats(&Failure::refused(503, "")));
+    #[tokio::test]
+    async fn what_is_refused_is_not_tried_again() {
+        let mut attempts = Attempts::new(Instant::now() + Duration::from_secs(10));
+        assert!(attempts.after(Failure::refused(503, "")).await.is_err());
+        assert!(attempts.after(Failure::passing(504, "")).await.is_ok());
     }
 
     #[tokio::test]
     async fn attempts_end_before_the_deadline_with_the_last_failure() {
         let deadline = Instant::now() + Duration::from_millis(600);
-        let mut attempts = Attempts::new(Persistence { deadline, ..persistence(true) });
+        let mut attempts = Attempts::new(deadline);
         let mut count = 0;
         let last = loop {
             match attempts.after(Failure::passing(503, "again")).await {

@@ -227,6 +227,7 @@ impl Gateway {
         let statistics = self.context.nats().statistics();
         let connects = || statistics.connects.load(std::sync::atomic::Ordering::Relaxed);
         let mut seen = connects();
+        let mut announcing = stopping.child_token();
         let mut look = tokio::time::interval(Duration::from_millis(500));
         loop {
             tokio::select! {
@@ -239,6 +240,9 @@ impl Gateway {
                 self.relay.identities.forget();
                 self.relay.registry.read_again();
                 self.announce_endpoints();
+                announcing.cancel();
+                announcing = stopping.child_token();
+                self.spawn(self.clone().announce_clients(announcing.clone()));
             }
         }
     }

@@ -8,23 +8,27 @@ use ids::{CorrelationId, RequestId};
 use ism::esp::ExtensionData;
 use kp1::{ErrorBody, Outcome, RequestPath};
 use runtime::now_ms;
+use tokio::time::Instant;
 use tracing::Instrument as _;
 
 use crate::connection::{Connection, Rejected};
 use crate::failure::Failure;
 use crate::gateway::Gateway;
 use crate::limits::Source;
+use crate::memory::Taken;
 use crate::metrics::{self, Transport};
 use crate::outbox::{Outgoing, Qos};
-use crate::relay::{self, Answer, Passage, Persistence, Route, too_large};
+use crate::relay::{self, Answer, Passage, Route, too_large};
 
 /// A message as MQTT delivers it.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Publication {
     pub(crate) topic: Arc<str>,
-    /// The payload, or its size in bytes when it is over the limit and was not kept.
-    pub(crate) payload: Result<Bytes, usize>,
+    pub(crate) payload: Payload,
     pub(crate) qos: Qos,
+    /// MQTT 3.1.1 with QoS 1 or 2: there is no acknowledgement that says no. Such a message waits when it comes too fast,
+    /// and over a limit it is not acknowledged; a good message would be lost otherwise.
+    pub(crate) waits: bool,
     /// MQTT 5: where the sender wants the answer beside the 1/KP topic.
     pub(crate) response_topic: Option<Arc<str>>,
     /// MQTT 5: what comes back with an answer to the response topic.
@@ -33,6 +37,27 @@ pub(crate) struct Publication {
     pub(crate) expiry: Option<Duration>,
     /// W3C trace context.
     pub(crate) traceparent: Option<Box<str>>,
+}
+
+/// What came with a message.
+#[derive(Debug)]
+pub(crate) enum Payload {
+    Kept {
+        bytes: Bytes,
+        /// Its share of what all payloads may take; nothing for a will, which waited here all the time.
+        _memory: Taken,
+    },
+    /// Over the limit of the gateway, and not kept; its size in bytes.
+    TooLarge(usize),
+    /// Not kept, because others take all the memory that there is for payloads.
+    NoRoom(Failure),
+}
+
+impl Payload {
+    /// A payload that takes nothing from others.
+    pub(crate) fn own(bytes: Bytes) -> Self {
+        Self::Kept { bytes, _memory: Taken::default() }
+    }
 }
 
 /// What is said to the sender of a message.
@@ -54,11 +79,12 @@ struct Ending {
 
 impl Gateway {
     /// Relays a publication, answers its sender and whoever listens, and gives the verdict. `from` is the sender's
-    /// connection; none for a will.
+    /// connection; none for a will. It is tried until the deadline.
     pub(crate) async fn publish(
         self: &Arc<Self>,
         from: Option<&Arc<Connection>>,
         publication: Publication,
+        deadline: Instant,
     ) -> Verdict {
         let correlation_id = self.relay.correlation_ids.next();
         // At the default log level too: it gives the log lines their correlation id.
@@ -66,7 +92,7 @@ impl Gateway {
         if let Some(traceparent) = &publication.traceparent {
             runtime::trace::adopt_traceparent(&span, traceparent);
         }
-        self.publish_in_span(from, publication, Passage::new(correlation_id)).instrument(span).await
+        self.publish_in_span(from, publication, Passage::new(correlation_id), deadline).instrument(span).await
     }
 
     async fn publish_in_span(
@@ -74,9 +100,10 @@ impl Gateway {
         from: Option<&Arc<Connection>>,
         publication: Publication,
         mut passage: Passage,
+        deadline: Instant,
     ) -> Verdict {
         let _in_flight = self.enter();
-        let ending = self.relay_publication(from, &publication, &mut passage).await;
+        let ending = self.relay_publication(from, &publication, &mut passage, deadline).await;
         let transport = if from.is_some() { Transport::Mqtt } else { Transport::Will };
         let verdict = verdict(&ending.result);
         self.metrics.message(transport, outcome(&verdict), &passage);
@@ -90,27 +117,32 @@ impl Gateway {
         from: Option<&Arc<Connection>>,
         publication: &Publication,
         passage: &mut Passage,
+        deadline: Instant,
     ) -> Ending {
-        let persistence = self.persistence(publication.expiry);
+        let payload = match &publication.payload {
+            Payload::Kept { bytes, .. } => Ok(bytes),
+            Payload::TooLarge(bytes) => Err(*bytes),
+            Payload::NoRoom(failure) => return Ending { route: None, result: Err(failure.clone()) },
+        };
         let turn = async {
             match from {
                 Some(connection) => connection.in_flight.acquire().await.ok(),
                 None => None,
             }
         };
-        let Ok(_turn) = tokio::time::timeout_at(persistence.deadline, turn).await else {
+        let Ok(_turn) = tokio::time::timeout_at(deadline, turn).await else {
             let reason = "earlier messages of the connection are not answered yet; send more slowly";
             return Ending { route: None, result: Err(Failure::passing(504, reason)) };
         };
-        let route = match self.admit(from, publication, passage, persistence).await {
+        let route = match self.admit(from, publication, passage, deadline).await {
             Ok(route) => route,
             Err(failure) => return Ending { route: None, result: Err(failure) },
         };
-        let result = match &publication.payload {
+        let result = match payload {
             Ok(payload) => {
-                self.relay.exchange(&route, payload.clone(), &passage.correlation_id, persistence).await
+                self.relay.exchange(&route, payload.clone(), &passage.correlation_id, deadline).await
             }
-            Err(bytes) => Err(too_large(Some(*bytes), route.payload_limit)),
+            Err(bytes) => Err(too_large(Some(bytes), route.payload_limit)),
         };
         Ending { route: Some(route), result }
     }
@@ -121,16 +153,18 @@ impl Gateway {
         from: Option<&Arc<Connection>>,
         publication: &Publication,
         passage: &mut Passage,
-        persistence: Persistence,
+        deadline: Instant,
     ) -> Result<Route, Failure> {
+        let patience = publication.waits.then_some(deadline);
         if let Some(connection) = from {
-            connection.rate.check(Source::Connection, passage.since)?;
+            connection.rate.take(Source::Connection, passage.since, patience).await?;
         }
         let path = RequestPath::parse_topic(&publication.topic)?;
-        let route = self.relay.resolve(&path, passage, persistence).await?;
-        self.check_rates(&route, passage.since)?;
+        let route = self.relay.resolve(&path, passage, deadline).await?;
+        self.take_rates(&route, passage.since, patience).await?;
         if let (Some(connection), Some(identity)) = (from, &route.identity) {
-            self.attach(connection, &route.app_version, identity)?;
+            self.attach(connection, &route.app_version, identity)
+                .map_err(|failure| Failure { passing: publication.waits, ..failure })?;
         }
         Ok(route)
     }

@@ -8,10 +8,11 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::{HeaderMap, header};
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use http_body_util::BodyExt as _;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::failure::Failure;
+use crate::memory::{Memory, Taken};
 use crate::relay::{PayloadLimit, too_large};
 
 /// What is read of a refused body, in bytes and time; a client that sends more may miss the answer.
@@ -37,27 +38,28 @@ impl Upload {
         }
     }
 
-    /// Reads the body, up to the limit.
+    /// Reads the body, up to the limit. What is kept of it is taken from the memory for payloads.
     ///
     /// # Errors
     /// 413 over the limit, at once if the client has told the length; 408 when it is not here by the deadline; 400 when
-    /// it cannot be read.
-    pub(crate) async fn read(&mut self, limit: PayloadLimit, deadline: Instant) -> Result<Bytes, Failure> {
+    /// it cannot be read; 503 when there is no memory to keep it in.
+    pub(crate) async fn read(
+        &mut self,
+        limit: PayloadLimit,
+        memory: &Memory,
+        deadline: Instant,
+    ) -> Result<(Bytes, Taken), Failure> {
         if self.length.is_some_and(|length| length > limit.bytes) {
             return Err(too_large(self.length, limit));
         }
         self.is_coming = true;
-        let Ok(read) = timeout_at(deadline, Limited::new(&mut self.body, limit.bytes).collect()).await else {
-            self.is_coming = false;
-            return Err(Failure::refused(408, "the body did not come in time"));
-        };
-        read.map(http_body_util::Collected::to_bytes).map_err(|error| {
-            if error.is::<LengthLimitError>() {
-                too_large(None, limit)
-            } else {
-                Failure::refused(400, "the body could not be read")
+        match timeout_at(deadline, collect(&mut self.body, limit, memory)).await {
+            Ok(read) => read,
+            Err(_) => {
+                self.is_coming = false;
+                Err(Failure::refused(408, "the body did not come in time"))
             }
-        })
+        }
     }
 
     /// Reads what is left and throws it away, so that the client comes to read the answer.
@@ -82,6 +84,27 @@ impl Upload {
     }
 }
 
+async fn collect(body: &mut Body, limit: PayloadLimit, memory: &Memory) -> Result<(Bytes, Taken), Failure> {
+    let (mut whole, mut taken) = (Bytes::new(), Taken::default());
+    let mut pieces = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| Failure::refused(400, "the body could not be read"))?;
+        let Ok(piece) = frame.into_data() else { continue };
+        if whole.len() + pieces.len() + piece.len() > limit.bytes {
+            return Err(too_large(None, limit));
+        }
+        taken.add(memory.take(piece.len())?);
+        // Most bodies come in one piece, and are not copied.
+        if whole.is_empty() && pieces.is_empty() {
+            whole = piece;
+        } else {
+            pieces.extend_from_slice(&std::mem::take(&mut whole));
+            pieces.extend_from_slice(&piece);
+        }
+    }
+    Ok((if pieces.is_empty() { whole } else { pieces.into() }, taken))
+}
+
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;
@@ -94,6 +117,10 @@ mod tests {
     use super::*;
 
     const LIMIT: PayloadLimit = PayloadLimit { bytes: 5, key: "kpc.limits.payload_bytes" };
+
+    fn memory() -> Memory {
+        Memory::new(100)
+    }
 
     fn later() -> Instant {
         Instant::now() + Duration::from_secs(10)
@@ -117,25 +144,39 @@ mod tests {
     #[tokio::test]
     async fn a_body_is_read_up_to_the_limit() {
         let mut upload = Upload::new(&HeaderMap::new(), Body::from("12345"));
-        assert_eq!(upload.read(LIMIT, later()).await.unwrap(), "12345");
+        assert_eq!(upload.read(LIMIT, &memory(), later()).await.unwrap().0, "12345");
         let mut upload = Upload::new(&HeaderMap::new(), Body::from("123456"));
-        assert_eq!(upload.read(LIMIT, later()).await.unwrap_err().status, 413);
+        assert_eq!(upload.read(LIMIT, &memory(), later()).await.unwrap_err().status, 413);
         let mut upload = Upload::new(&headers(header::CONTENT_LENGTH, "6"), Body::empty());
-        assert_eq!(upload.read(LIMIT, later()).await.unwrap_err().status, 413);
+        assert_eq!(upload.read(LIMIT, &memory(), later()).await.unwrap_err().status, 413);
+    }
+
+    #[tokio::test]
+    async fn a_body_in_pieces_is_put_together_and_takes_memory_while_it_is_kept() {
+        let limit = PayloadLimit { bytes: 30, ..LIMIT };
+        let memory = Memory::new(40);
+        let mut upload = Upload::new(&HeaderMap::new(), chunks(10, 3).0);
+        let (body, taken) = upload.read(limit, &memory, later()).await.unwrap();
+        assert_eq!(body, "x".repeat(30));
+        let mut upload = Upload::new(&HeaderMap::new(), chunks(10, 3).0);
+        assert_eq!(upload.read(limit, &memory, later()).await.unwrap_err().status, 503);
+        drop(taken);
+        let mut upload = Upload::new(&HeaderMap::new(), chunks(10, 3).0);
+        assert!(upload.read(limit, &memory, later()).await.is_ok());
     }
 
     #[tokio::test]
     async fn what_is_refused_is_read_to_its_end() {
         let (body, read) = chunks(10, 3);
         let mut upload = Upload::new(&headers(header::CONTENT_LENGTH, "30"), body);
-        assert_eq!(upload.read(LIMIT, later()).await.unwrap_err().status, 413);
+        assert_eq!(upload.read(LIMIT, &memory(), later()).await.unwrap_err().status, 413);
         assert_eq!(read.load(Ordering::SeqCst), 0);
         upload.discard().await;
         assert_eq!(read.load(Ordering::SeqCst), 10);
         // Without a length it is known only on the way that there is too much.
         let (body, read) = chunks(10, 3);
         let mut upload = Upload::new(&HeaderMap::new(), body);
-        assert_eq!(upload.read(LIMIT, later()).await.unwrap_err().status, 413);
+        assert_eq!(upload.read(LIMIT, &memory(), later()).await.unwrap_err().status, 413);
         upload.discard().await;
         assert_eq!(read.load(Ordering::SeqCst), 10);
     }
@@ -158,7 +199,7 @@ mod tests {
         let endless = Body::from_stream(futures::stream::pending::<Result<Bytes, Infallible>>());
         let mut upload = Upload::new(&HeaderMap::new(), endless);
         let deadline = Instant::now() + Duration::from_millis(1);
-        assert_eq!(upload.read(LIMIT, deadline).await.unwrap_err().status, 408);
+        assert_eq!(upload.read(LIMIT, &memory(), deadline).await.unwrap_err().status, 408);
         // With more time than a test has.
         let discarding = upload.discard_within(DISCARD_BYTES_MAX, Duration::from_secs(3_600));
         timeout(Duration::from_secs(20), discarding).await.unwrap();

@@ -15,7 +15,7 @@ use crate::gateway::Gateway;
 use crate::uplink::Publication;
 
 /// A message to be sent when the connection ends.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Will {
     pub(crate) publication: Publication,
     pub(crate) delay: Duration,
@@ -88,7 +88,8 @@ impl Gateway {
                     return;
                 }
             }
-            gateway.publish(None, will.publication).await;
+            let deadline = gateway.deadline(will.publication.expiry);
+            gateway.publish(None, will.publication, deadline).await;
         });
     }
 }

@@ -112,7 +112,6 @@ impl<T> Kept<T> {
     fn is_fresh(&self) -> bool {
         !self.stale.load(Ordering::Acquire) && Instant::now() < self.until
     }
-
 }
 
 /// Gives the right to refresh back, also when the one who had it was cancelled.
@@ -288,10 +287,7 @@ fn application<C: DeserializeOwned + Default>(
     Ok(Application { tenant_id, name: name.clone(), version_names, config })
 }
 
-fn owner(
-    tenant_id: Option<&str>,
-    app_name: Option<&str>,
-) -> Result<(TenantId, ApplicationName), Failure> {
+fn owner(tenant_id: Option<&str>, app_name: Option<&str>) -> Result<(TenantId, ApplicationName), Failure> {
     let tenant_id = tenant_id.and_then(|id| TenantId::parse(id).ok());
     let app_name = app_name.and_then(|name| ApplicationName::parse(name).ok());
     tenant_id
@@ -299,11 +295,16 @@ fn owner(
         .ok_or_else(|| Failure::Faulty("its answer names no tenant or application".to_owned()))
 }
 
-fn settings<C: DeserializeOwned + Default>(app_name: &ApplicationName, json: Option<Bytes>) -> Result<C, Failure> {
+fn settings<C: DeserializeOwned + Default>(
+    app_name: &ApplicationName,
+    json: Option<Bytes>,
+) -> Result<C, Failure> {
     let Some(json) = json else { return Ok(C::default()) };
     let mut deserializer = serde_json::Deserializer::from_slice(&json);
     serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         let (path, fault) = (error.path().to_string(), error.inner());
-        Failure::Faulty(format!("the settings of application {app_name} for this service are wrong at {path}: {fault}"))
+        Failure::Faulty(format!(
+            "the settings of application {app_name} for this service are wrong at {path}: {fault}"
+        ))
     })
 }

@@ -107,7 +107,10 @@ impl Settings {
 
     /// One section as a structure; the defaults of the structure fill what is not set.
     pub fn section<C: DeserializeOwned>(&self, section: &str) -> Result<C, Vec<Fault>> {
-        let mut value = self.figment.extract_inner::<Value>(section).unwrap_or_else(|_| Value::Object(Default::default()));
+        let mut value = self
+            .figment
+            .extract_inner::<Value>(section)
+            .unwrap_or_else(|_| Value::Object(Default::default()));
         let mut faults = Vec::new();
         // Serde stops at the first fault. To report them all, a faulty key is taken out and the rest is tried again.
         loop {
@@ -117,7 +120,8 @@ impl Settings {
                 Err(error) => error,
             };
             let message = error.inner().to_string();
-            let mut path: Vec<String> = error.path().iter().map(ToString::to_string).filter(|key| key != ".").collect();
+            let mut path: Vec<String> =
+                error.path().iter().map(ToString::to_string).filter(|key| key != ".").collect();
             if let Some(unknown) = unknown_field(&message).filter(|unknown| path.last() != Some(unknown)) {
                 path.push(unknown);
             } else if let Some(text) = find(&mut value, &path)
@@ -127,7 +131,8 @@ impl Settings {
                 *text = parsed;
                 continue;
             }
-            let key = std::iter::once(section.to_owned()).chain(path.iter().cloned()).collect::<Vec<_>>().join(".");
+            let key =
+                std::iter::once(section.to_owned()).chain(path.iter().cloned()).collect::<Vec<_>>().join(".");
             let origin = self.figment.find_metadata(&key).map(describe);
             faults.push(Fault { key, message, origin });
             if !remove(&mut value, &path) {
@@ -274,8 +279,7 @@ mod tests {
         let file = directory.path().join("secret");
         std::fs::write(&file, "s3cret\n").unwrap();
         let environment = environment(&[("BANDAR__SAMPLE__NAME__FILE", file.to_str().unwrap())]);
-        let sample: Sample =
-            Settings::from_layers(None, environment, vec![]).section("sample").unwrap();
+        let sample: Sample = Settings::from_layers(None, environment, vec![]).section("sample").unwrap();
         assert_eq!(sample.name, "s3cret");
         let missing = vec![("BANDAR__SAMPLE__NAME__FILE".to_owned(), "/nowhere/at/all".to_owned())];
         assert_eq!(Settings::from_layers(None, missing, vec![]).faults()[0].key, "sample.name");
@@ -283,8 +287,7 @@ mod tests {
 
     #[test]
     fn sections_that_nothing_reads_are_faults() {
-        let settings =
-            Settings::from_layers(None, environment(&[("BANDAR__KCP__PORT", "1")]), vec![]);
+        let settings = Settings::from_layers(None, environment(&[("BANDAR__KCP__PORT", "1")]), vec![]);
         assert_eq!(settings.unknown_sections(&["kpc"])[0].key, "kcp");
         assert!(settings.unknown_sections(&["kcp"]).is_empty());
     }
@@ -303,8 +306,10 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("bandar.toml");
         std::fs::write(&file, "[sample\nport = 1\n").unwrap();
-        let environment =
-            environment(&[("BANDAR__SAMPLE__NAME__FILE", "/nowhere/at/all"), ("BANDAR__SAMPLE__PORT", "many")]);
+        let environment = environment(&[
+            ("BANDAR__SAMPLE__NAME__FILE", "/nowhere/at/all"),
+            ("BANDAR__SAMPLE__PORT", "many"),
+        ]);
         let settings = Settings::from_layers(Some(&file), environment, vec![]);
         assert_eq!(settings.faults().len(), 2, "{:?}", settings.faults());
         assert_eq!(settings.section::<Sample>("sample").unwrap_err()[0].key, "sample.port");

@@ -135,7 +135,9 @@ fn subscribe(
         lines.with_ansi(std::io::stderr().is_terminal()).boxed()
     };
     let spans = traces.map(|provider| {
-        tracing_opentelemetry::layer().with_tracer(provider.tracer("bandar")).with_filter(EnvFilter::new(EXPORTED))
+        tracing_opentelemetry::layer()
+            .with_tracer(provider.tracer("bandar"))
+            .with_filter(EnvFilter::new(EXPORTED))
     });
     let exported =
         logs.map(|provider| OpenTelemetryTracingBridge::new(provider).with_filter(EnvFilter::new(EXPORTED)));

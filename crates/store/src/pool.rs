@@ -25,8 +25,7 @@ const RETRY_MAX: Duration = Duration::from_secs(2);
 const TELL_EVERY: Duration = Duration::from_secs(10);
 
 /// A commit is on the disk before it is answered, whatever the default of the database. Stronger settings stay as they are.
-const DURABLE_COMMIT: &str =
-    "SELECT set_config('synchronous_commit', 'local', false) WHERE current_setting('synchronous_commit') = 'off'";
+const DURABLE_COMMIT: &str = "SELECT set_config('synchronous_commit', 'local', false) WHERE current_setting('synchronous_commit') = 'off'";
 
 /// A transaction that does nothing for so long was forgotten: the server ends it and frees its locks.
 const IDLE_IN_TRANSACTION_MS: u32 = 60_000;
@@ -61,7 +60,10 @@ pub async fn open(
 async fn tell_if_not_durable(connection: &mut PgConnection, service: &'static str) {
     let fsync: Result<String, _> = sqlx::query_scalar("SHOW fsync").fetch_one(connection).await;
     if fsync.is_ok_and(|fsync| fsync == "off") {
-        tracing::error!(service, "PostgreSQL runs with fsync = off: after a power failure, receipts will have been false");
+        tracing::error!(
+            service,
+            "PostgreSQL runs with fsync = off: after a power failure, receipts will have been false"
+        );
     }
 }
 

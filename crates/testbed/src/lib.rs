@@ -67,8 +67,7 @@ impl Testbed {
         ];
         let overrides =
             common.iter().chain(settings).map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
-        let settings =
-            Settings::from_layers(None, Vec::new(), overrides.collect());
+        let settings = Settings::from_layers(None, Vec::new(), overrides.collect());
         let names: Vec<&'static str> = entries.iter().map(|entry| entry.name).collect();
         let started = Platform::start(&settings, entries, &names, None).await;
         let mut platform = started.unwrap_or_else(|error| panic!("the services did not start: {error:#}"));

@@ -347,7 +347,11 @@ mod tests {
         let (_database, committer) = self::committer().await;
         assert_eq!(status(committer.store(vec![work(&[known])]).await), 200);
         deadlock_at(&committer, "INSERT").await;
-        for stamps in [vec![Stamp::Server(Micros::now())], vec![device_time(2)], vec![Stamp::Server(Micros::now()), known]] {
+        for stamps in [
+            vec![Stamp::Server(Micros::now())],
+            vec![device_time(2)],
+            vec![Stamp::Server(Micros::now()), known],
+        ] {
             assert_eq!(status(committer.store(vec![work(&stamps)]).await), 503, "{stamps:?}");
         }
         assert_eq!(count(&committer).await, 1);
@@ -357,22 +361,31 @@ mod tests {
     #[tokio::test]
     async fn a_session_that_is_ended_leaves_the_end_open_unless_commit_was_not_sent() {
         let (database, committer) = committer().await;
-        assert_eq!(status(committer.store(vec![work(&[device_time(0), Stamp::Server(Micros::now())])]).await), 200);
+        assert_eq!(
+            status(committer.store(vec![work(&[device_time(0), Stamp::Server(Micros::now())])]).await),
+            200
+        );
         let other = sqlx::PgPool::connect(&database.url).await.unwrap();
         let server = Stamp::Server(Micros::now());
-        for (stamps, expected) in [(vec![server], 504), (vec![device_time(1)], 504), (vec![server, device_time(1)], 503)] {
+        for (stamps, expected) in
+            [(vec![server], 504), (vec![device_time(1)], 504), (vec![server, device_time(1)], 503)]
+        {
             let mut lock = other.begin().await.unwrap();
             sqlx::query("LOCK TABLE epts.point IN SHARE MODE").execute(&mut *lock).await.unwrap();
-            let ending = testkit::eventually("it waits for the lock", std::time::Duration::from_secs(20), async || {
-                let ended: Vec<bool> = sqlx::query_scalar(
-                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+            let ending = testkit::eventually(
+                "it waits for the lock",
+                std::time::Duration::from_secs(20),
+                async || {
+                    let ended: Vec<bool> = sqlx::query_scalar(
+                        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
                      WHERE datname = current_database() AND wait_event_type = 'Lock'",
-                )
-                .fetch_all(&other)
-                .await
-                .unwrap();
-                (!ended.is_empty()).then_some(())
-            });
+                    )
+                    .fetch_all(&other)
+                    .await
+                    .unwrap();
+                    (!ended.is_empty()).then_some(())
+                },
+            );
             let (done, ()) = tokio::join!(committer.store(vec![work(&stamps)]), ending);
             assert_eq!(status(done), expected, "{stamps:?}");
             lock.rollback().await.unwrap();

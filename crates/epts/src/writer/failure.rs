@@ -85,7 +85,8 @@ pub(super) fn leaves_nothing(error: &sqlx::Error) -> bool {
         sqlx::Error::Encode(_) => true,
         sqlx::Error::Database(error) => {
             let severity = error.try_downcast_ref().map(PgDatabaseError::severity);
-            matches!(severity, Some(PgSeverity::Error)) && !is_about_session(&error.code().unwrap_or_default())
+            matches!(severity, Some(PgSeverity::Error))
+                && !is_about_session(&error.code().unwrap_or_default())
         }
         _ => false,
     }

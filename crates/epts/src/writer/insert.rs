@@ -49,10 +49,7 @@ pub(super) struct Progress {
 
 impl Progress {
     /// Runs a statement that commits: unless the server says that it failed, what it writes may be stored.
-    async fn committing<T>(
-        &mut self,
-        statement: impl Future<Output = sqlx::Result<T>>,
-    ) -> sqlx::Result<T> {
+    async fn committing<T>(&mut self, statement: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
         let before = std::mem::replace(&mut self.may_be_stored, true);
         let result = statement.await;
         if result.as_ref().is_err_and(failure::leaves_nothing) {

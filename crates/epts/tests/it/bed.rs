@@ -11,9 +11,11 @@ use futures::StreamExt as _;
 use ism::Record as _;
 use ism::config::{CONFIGURATION_REQUEST, ConfigurationRequest, ConfigurationResponse};
 use ism::dstp::{DATA_SAMPLES_RECEIVED, DataSamplesEvent, DataSamplesProcessed};
+use ism::endpoints::{EndpointGetRequest, EndpointGetResponse, GET_REQUEST};
 use runtime::{Platform, Settings, entry, now_ms};
 use serde_json::{Value, json};
 use sqlx::PgPool;
+use testbed::Responder;
 use testkit::{Database, Nats};
 use tokio::task::JoinHandle;
 
@@ -33,6 +35,8 @@ pub(crate) struct Bed {
     pub(crate) client: async_nats::Client,
     /// Answers for `tekton` until it is aborted.
     pub(crate) tekton: JoinHandle<()>,
+    /// Answers for `epr`, until it is taken: each endpoint belongs to the application `app` of the tenant `acme`.
+    pub(crate) epr: Option<Responder>,
     next: AtomicU64,
 }
 
@@ -45,7 +49,8 @@ impl Bed {
     pub(crate) async fn on(nats: Nats, database: Database, register: Register) -> Self {
         let client = nats.client().await;
         let tekton = serve(client.clone(), register).await;
-        Self { nats, database, client, tekton, next: AtomicU64::new(1) }
+        let epr = Some(endpoints(&client).await);
+        Self { nats, database, client, tekton, epr, next: AtomicU64::new(1) }
     }
 
     /// Starts a replica of the service.
@@ -148,6 +153,24 @@ async fn serve(client: async_nats::Client, register: Register) -> JoinHandle<()>
             client.publish(message.reply.unwrap(), response.encode()).await.unwrap();
         }
     })
+}
+
+/// Answers for `epr`. Endpoints that begin with `no-` do not exist, those with `other-` belong to the application `other`.
+async fn endpoints(client: &async_nats::Client) -> Responder {
+    Responder::start(client, GET_REQUEST.at("epr"), |request: EndpointGetRequest| {
+        let exists = request.tenant_id == "acme" && !request.endpoint_id.starts_with("no-");
+        let app_name = if request.endpoint_id.starts_with("other-") { "other" } else { "app" };
+        Some(EndpointGetResponse {
+            correlation_id: request.correlation_id,
+            timestamp: now_ms(),
+            timeout: 0,
+            app_name: exists.then(|| app_name.to_owned()),
+            app_version_name: exists.then(|| format!("{app_name}-v1")),
+            status_code: if exists { 200 } else { 404 },
+            reason_phrase: None,
+        })
+    })
+    .await
 }
 
 /// A running replica.

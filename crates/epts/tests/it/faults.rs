@@ -238,3 +238,65 @@ async fn without_the_register_known_applications_go_on_and_others_are_told() {
     assert!(status == 404 || body == json!([]), "{status} {body}");
     replica.platform.stop().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whether_a_message_may_be_stored_is_told_by_the_status() {
+    let (nats, postgres) = tokio::join!(testkit::nats(), testkit::postgres());
+    let database = postgres.database().await;
+    let bed = Arc::new(Bed::on(nats, database, register()).await);
+    let replica = bed.start(&[]).await;
+    // Ends before the database is removed, which while a COMMIT waits would wait, too.
+    let mut postgres = postgres;
+    bed.store("other", "e", &[json!({"t": 0})]).await;
+    // Each COMMIT waits for a standby that does not exist: the point is stored, but nobody has been told.
+    let sql = bed.sql().await;
+    for statement in ["ALTER SYSTEM SET synchronous_standby_names = 'nobody'", "SELECT pg_reload_conf()"] {
+        sqlx::query(statement).execute(&sql).await.unwrap();
+    }
+    let mut sent = 1_i64;
+    let unknown = loop {
+        let sending = bed.send(bed.event("other", "e", &[json!({"t": 1})]));
+        let ending = eventually("its backend waits for the standby", PATIENCE, async || {
+            let ended: Vec<bool> = sqlx::query_scalar(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'",
+            )
+            .fetch_all(&sql)
+            .await
+            .unwrap();
+            (!ended.is_empty()).then_some(())
+        });
+        tokio::pin!(sending);
+        sent += 1;
+        let receipt = tokio::select! {
+            receipt = &mut sending => receipt,
+            () = ending => sending.await,
+        };
+        // Until the new setting holds it is stored.
+        if receipt.0 != 200 {
+            break receipt;
+        }
+    };
+    for statement in ["ALTER SYSTEM RESET synchronous_standby_names", "SELECT pg_reload_conf()"] {
+        sqlx::query(statement).execute(&sql).await.unwrap();
+    }
+    assert_eq!(unknown, (504, "it is not known whether the message was stored".to_owned()));
+    let count: i64 = sqlx::query_scalar("SELECT count(*) FROM point").fetch_one(&sql).await.unwrap();
+    assert_eq!(count, sent, "it was stored, and a repeat would store it twice");
+
+    // The series of an endpoint that is new are looked up first, so nothing has been written when that fails.
+    drop(sql);
+    postgres.kill();
+    let (status, reason) = bed.send(bed.event("other", "new", &[json!({"t": 1})])).await;
+    assert!(status == 503 && reason.contains("database"), "{status} {reason}");
+    eventually("no connection is left", PATIENCE, async || {
+        let (status, _) = bed.send(bed.event("other", "e", &[json!({"t": 2})])).await;
+        (status == 503).then_some(())
+    })
+    .await;
+    postgres.restart().await;
+    eventually("it goes on", PATIENCE, async || {
+        (bed.send(bed.event("other", "e", &[json!({"t": 3})])).await.0 == 200).then_some(())
+    })
+    .await;
+    replica.platform.stop().await.unwrap();
+}

@@ -5,8 +5,10 @@
 mod bed;
 mod extraction;
 mod faults;
+mod limits;
 mod queries;
 mod receipt;
 mod retention;
 mod stamps;
 mod throughput;
+mod update;

@@ -52,6 +52,8 @@ async fn ranges_are_read_by_endpoint_and_time() {
     for (path, status, word) in [
         (data("fromDate=yesterday&toDate=now"), 400, "fromDate is not a date"),
         (data("fromDate=now&toDate=now-1d"), 400, "fromDate is after toDate"),
+        (data("fromDate=now-9000y&toDate=now"), 400, "fromDate is out of range: give a date from 0000-01-01"),
+        (data("fromDate=-262143-01-01T00:00:00Z&toDate=now"), 400, "to 9999-12-31T23:59:59Z"),
         (data("fromDate=now"), 400, "toDate is missing"),
         (data("fromDate=now-1d&toDate=now&sort=UP"), 400, "sort"),
         ("applications/app/time-series/data?fromDate=now-1d&toDate=now".to_owned(), 400, "timeSeriesName"),
@@ -141,7 +143,7 @@ async fn points_are_stored_over_rest() {
     let (bed, replica) = filled().await;
     let mut events = bed
         .client
-        .subscribe("kaa.v1.events.epts.endpoint.data-collection.data-points-received.>")
+        .subscribe("kaa.v1.events.epts.endpoint.data-collection.data-points-received.level")
         .await
         .unwrap();
     bed.client.flush().await.unwrap();
@@ -161,11 +163,8 @@ async fn points_are_stored_over_rest() {
     );
     assert_eq!(replica.points("app", "d", "level").await.len(), 1);
     for _ in 0..2 {
-        let event = tokio::time::timeout(crate::bed::PATIENCE, futures::StreamExt::next(&mut events))
-            .await
-            .unwrap()
-            .unwrap();
-        assert!(event.subject.ends_with(".level"), "{}", event.subject);
+        let event = tokio::time::timeout(crate::bed::PATIENCE, futures::StreamExt::next(&mut events)).await;
+        assert!(event.unwrap().is_some());
     }
     assert_eq!(replica.read("time-series/config").await["app"][2], json!({"name": "level", "values": null}));
 

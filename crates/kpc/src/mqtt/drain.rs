@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 
 use ntex::util::{ByteString, Bytes};
 use ntex_mqtt::error::SendPacketError;
@@ -79,15 +80,22 @@ impl Local {
 async fn drain(connection: Arc<Connection>, sink: Sink) {
     while let Some(item) = connection.next_item() {
         match item {
-            Item::Send(message) => {
-                if sink.send(message).await.is_err() {
+            Item::Send(message) => match sink.send(message).await {
+                Ok(()) => {}
+                // A device's own affair, and as frequent as it likes.
+                Err(SendPacketError::Encode(error)) => {
+                    connection.metrics.too_large_for_client();
+                    let client_id = &*connection.client_id;
+                    tracing::debug!(client_id, %error, "a message was not sent: it is too large for its client");
+                }
+                Err(_) => {
                     // Either the client has gone, which is no news, or it has not read for too long.
                     if sink.is_open() {
                         connection.close_slow();
                     }
                     return connection.discard();
                 }
-            }
+            },
             Item::Close(reason) => return sink.close(reason),
         }
     }
@@ -98,35 +106,29 @@ impl Sink {
     /// is awaited beside, and the library bounds how many are.
     ///
     /// # Errors
-    /// When the connection has ended, or the client has not read for too long.
+    /// When the message is too large for the client, the connection has ended, or the client has not read for too long.
     async fn send(&self, message: Outgoing) -> Result<(), SendPacketError> {
         let topic = ByteString::from(&*message.topic);
         let payload = Bytes::copy_from_slice(&message.payload);
-        let sent = match message.qos {
+        match message.qos {
             Qos::AtMostOnce => self.send_once(&message, topic, payload).await,
             Qos::AtLeastOnce | Qos::ExactlyOnce => {
                 if !self.ready().await {
                     return Err(SendPacketError::Disconnected);
                 }
                 let sink = self.clone();
-                let mut sending = Box::pin(async move {
-                    if let Err(error) = sink.send_acknowledged(&message, topic, payload).await {
-                        tracing::debug!(%error, "a message was not acknowledged by its client");
-                    }
-                });
+                let mut sending =
+                    Box::pin(async move { sink.send_acknowledged(&message, topic, payload).await });
                 // The first look writes the message, so that what follows, maybe the end, follows it.
-                if futures::poll!(&mut sending).is_pending() {
-                    ntex::rt::spawn_detached(sending);
+                match futures::poll!(&mut sending) {
+                    Poll::Ready(Err(error @ SendPacketError::Encode(_))) => return Err(error),
+                    Poll::Ready(sent) => tell_unacknowledged(&sent),
+                    Poll::Pending => {
+                        ntex::rt::spawn_detached(async move { tell_unacknowledged(&sending.await) });
+                    }
                 }
                 Ok(())
             }
-        };
-        match sent {
-            Err(SendPacketError::Encode(error)) => {
-                tracing::warn!(%error, "a message was not sent: it is too large for its client");
-                Ok(())
-            }
-            sent => sent,
         }
     }
 
@@ -205,6 +207,12 @@ fn publish_v5(sink: &v5::MqttSink, message: &Outgoing, topic: ByteString) -> v5:
             let data = Bytes::copy_from_slice(data);
             publish.properties(|properties| properties.correlation_data = Some(data))
         }
+    }
+}
+
+fn tell_unacknowledged(sent: &Result<(), SendPacketError>) {
+    if let Err(error) = sent {
+        tracing::debug!(%error, "a message was not acknowledged by its client");
     }
 }
 

@@ -2,12 +2,14 @@
 
 use std::future::pending;
 
-use ntex_mqtt::{v3, v5};
+use ntex_mqtt::{QoS, v3, v5};
+use tokio::time::Instant;
 
 use super::codes;
 use super::session::{Closed, Session, expiry, quality, traceparent};
+use crate::memory::Taken;
 use crate::outbox::{CloseReason, Qos};
-use crate::uplink::{Publication, Verdict};
+use crate::uplink::{Payload, Publication, Verdict};
 
 /// Handles PUBLISH of MQTT 3.1.1. Returning is the acknowledgement. There is none that says no: a bad message is
 /// acknowledged (and told of on `/error`), and for one that could not be delivered the connection is closed instead,
@@ -16,16 +18,18 @@ pub(super) async fn publish_v3(session: &v3::Session<Session>, publish: v3::Publ
     let packet = publish.packet();
     let publication = Publication {
         topic: (*packet.topic).into(),
-        payload: Ok(bytes::Bytes::new()),
+        payload: Payload::own(bytes::Bytes::new()),
         qos: quality(packet.qos),
+        waits: packet.qos > QoS::AtMostOnce,
         response_topic: None,
         correlation_data: None,
         expiry: None,
         traceparent: None,
     };
     let qos = publication.qos;
-    let payload = read(session, publish.payload_size(), async || publish.read().await).await?;
-    match relay(session, Publication { payload, ..publication }).await {
+    let deadline = session.local.gateway.deadline(None);
+    let payload = read(session, publish.payload_size(), deadline, async || publish.read().await).await?;
+    match relay(session, Publication { payload, ..publication }, deadline).await {
         Verdict::Undelivered(_) if qos > Qos::AtMostOnce => {
             session.connection.finish(CloseReason::Undelivered);
             // No acknowledgement; the end of the connection ends this.
@@ -44,8 +48,9 @@ pub(super) async fn publish_v5(
     let properties = &packet.properties;
     let publication = Publication {
         topic: (*packet.topic).into(),
-        payload: Ok(bytes::Bytes::new()),
+        payload: Payload::own(bytes::Bytes::new()),
         qos: quality(packet.qos),
+        waits: false,
         response_topic: properties
             .response_topic
             .as_ref()
@@ -59,8 +64,9 @@ pub(super) async fn publish_v5(
         traceparent: traceparent(&properties.user_properties),
     };
     let topic = publication.topic.clone();
-    let payload = read(session, publish.payload_size(), async || publish.read().await).await?;
-    let failure = match relay(session, Publication { payload, ..publication }).await {
+    let deadline = session.local.gateway.deadline(publication.expiry);
+    let payload = read(session, publish.payload_size(), deadline, async || publish.read().await).await?;
+    let failure = match relay(session, Publication { payload, ..publication }, deadline).await {
         Verdict::Taken => return Ok(publish.ack()),
         Verdict::Refused(failure) | Verdict::Undelivered(failure) => failure,
     };
@@ -70,7 +76,7 @@ pub(super) async fn publish_v5(
 
 /// Relays in a task of its own: the library drops this handler when the client goes, and a client that publishes and
 /// goes at once (as `mosquitto_pub` does) must not lose its message.
-async fn relay(session: &Session, publication: Publication) -> Verdict {
+async fn relay(session: &Session, publication: Publication, deadline: Instant) -> Verdict {
     let (gateway, connection) = (session.local.gateway.clone(), session.connection.clone());
     if gateway.draining.is_cancelled() {
         // Neither taken nor refused: the connection is about to be closed, and the client sends it elsewhere.
@@ -78,7 +84,9 @@ async fn relay(session: &Session, publication: Publication) -> Verdict {
     }
     // Boxed: the runtime moves what it is given several times, and this is large.
     let relaying =
-        ntex::rt::spawn(Box::pin(async move { gateway.publish(Some(&connection), publication).await }));
+        ntex::rt::spawn(Box::pin(
+            async move { gateway.publish(Some(&connection), publication, deadline).await },
+        ));
     match relaying.await {
         Ok(verdict) => verdict,
         // The worker thread is ending, and with it the connection.
@@ -86,22 +94,35 @@ async fn relay(session: &Session, publication: Publication) -> Verdict {
     }
 }
 
-/// Reads the payload, or only its size when it is over the limit.
+/// Reads the payload, waiting for memory to keep it in until the deadline. While it waits no more is read of it. What
+/// cannot be kept is read to its end all the same, for what follows it.
 async fn read<E>(
     session: &Session,
     size: usize,
+    deadline: Instant,
     mut next: impl AsyncFnMut() -> Result<Option<ntex::util::Bytes>, E>,
-) -> Result<Result<bytes::Bytes, usize>, Closed> {
-    let max = usize::try_from(session.local.gateway.config.limits.payload_bytes).unwrap_or(usize::MAX);
+) -> Result<Payload, Closed> {
+    let gateway = &session.local.gateway;
+    let max = usize::try_from(gateway.config.limits.payload_bytes).unwrap_or(usize::MAX);
+    let mut memory = Taken::default();
     let mut payload = Vec::new();
+    let mut refused = (size > max).then_some(Payload::TooLarge(size));
     while let Some(chunk) = next().await.map_err(|_| Closed)? {
-        if size > max {
+        if refused.is_some() {
             continue;
         }
+        match gateway.memory.wait(chunk.len(), deadline).await {
+            Ok(more) => memory.add(more),
+            Err(failure) => {
+                (memory, payload) = Default::default();
+                refused = Some(Payload::NoRoom(failure));
+                continue;
+            }
+        }
         if chunk.len() == size {
-            return Ok(Ok(bytes::Bytes::copy_from_slice(&chunk)));
+            return Ok(Payload::Kept { bytes: bytes::Bytes::copy_from_slice(&chunk), _memory: memory });
         }
         payload.extend_from_slice(&chunk);
     }
-    if size > max { Ok(Err(size)) } else { Ok(Ok(payload.into())) }
+    Ok(refused.unwrap_or_else(|| Payload::Kept { bytes: payload.into(), _memory: memory }))
 }

@@ -31,6 +31,9 @@ const FRAME_LONGEST: Seconds = Seconds(120);
 const FRAME_BYTES: u32 = 256;
 /// What a packet holds beside its payload, at most: the topic and the properties.
 const ENVELOPE_BYTES: u32 = 128 * 1024;
+/// Connections of one thread above its part of those that are allowed: they are told why they are refused, or have not
+/// said CONNECT yet.
+const ACCEPT_RESERVE: usize = 1_024;
 /// How long clients may take to read their farewell when the gateway stops.
 pub(crate) const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
 /// How long worker threads may take to close their connections.
@@ -107,6 +110,7 @@ fn build(gateway: Arc<Gateway>, listener: std::net::TcpListener) -> std::io::Res
     let server = NtexServer::builder()
         .name("kpc-mqtt")
         .workers(workers)
+        .max_connections(accepted_per_worker(gateway.config.limits.connections, workers))
         .disable_signals()
         .graceful_shutdown_timeout(STOP_PATIENCE)
         .listen("mqtt", listener, settings, async move |_: &()| {
@@ -138,6 +142,12 @@ fn build(gateway: Arc<Gateway>, listener: std::net::TcpListener) -> std::io::Res
         })?
         .run();
     Ok(server)
+}
+
+/// How many connections one thread accepts. The library holds back those above it without a word, so together the
+/// threads accept somewhat more than are allowed; when one is full, the others go on.
+fn accepted_per_worker(connections: usize, workers: usize) -> usize {
+    connections.div_ceil(workers.max(1)).saturating_add(ACCEPT_RESERVE)
 }
 
 fn end(session: &Session, control: &Control<Closed>) {
@@ -224,6 +234,14 @@ mod tests {
         let mut packet = [b"\x30\xFD\x07\x00\x14kp1/demo-v1/dcx/t/js", properties].concat();
         packet.resize(1_024, b'x');
         packet
+    }
+
+    #[test]
+    fn more_connections_are_accepted_than_are_allowed_so_that_our_limit_counts() {
+        for (connections, workers) in [(1, 1), (100_000, 1), (100_000, 3), (1_000_000, 4)] {
+            assert!(accepted_per_worker(connections, workers) * workers >= connections + ACCEPT_RESERVE);
+        }
+        assert_eq!(accepted_per_worker(100_000, 4), 26_024);
     }
 
     #[tokio::test(flavor = "multi_thread")]

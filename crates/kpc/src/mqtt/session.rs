@@ -12,8 +12,9 @@ use ntex_mqtt::{QoS, v3, v5};
 
 use super::drain::{Local, Sink};
 use crate::connection::{Connection, Newcomer};
+use crate::connections::CONNECTIONS_PER_ADDRESS;
 use crate::outbox::Qos;
-use crate::uplink::Publication;
+use crate::uplink::{Payload, Publication};
 use crate::wills::Will;
 
 /// The connection cannot go on; it is closed.
@@ -132,8 +133,7 @@ pub(super) async fn connect_v5(
         Err(limit) => {
             let mut refusal =
                 v5::codec::ConnectAck { reason_code: refusal(limit), ..v5::codec::ConnectAck::default() };
-            refusal.reason_string =
-                wants_reasons.then(|| format!("{limit} is reached; try again later").into());
+            refusal.reason_string = wants_reasons.then(|| reason(limit).into());
             return Ok(connect.fail_with(refusal));
         }
     };
@@ -159,8 +159,16 @@ pub(super) async fn connect_v5(
 fn refusal(limit: &str) -> v5::codec::ConnectAckReason {
     match limit {
         STOPPING => v5::codec::ConnectAckReason::ServerUnavailable,
-        "limits.connections_per_address" => v5::codec::ConnectAckReason::QuotaExceeded,
+        CONNECTIONS_PER_ADDRESS => v5::codec::ConnectAckReason::QuotaExceeded,
         _ => v5::codec::ConnectAckReason::ServerBusy,
+    }
+}
+
+/// Why no connection was opened, in words.
+fn reason(limit: &str) -> String {
+    match limit {
+        STOPPING => "the gateway is stopping; connect again".to_owned(),
+        limit => format!("{limit} is reached; try again later"),
     }
 }
 
@@ -169,7 +177,7 @@ const STOPPING: &str = "stopping";
 /// Registers a connection.
 ///
 /// # Errors
-/// The name of the limit that is reached.
+/// The key of the limit that is reached, or that the gateway is stopping.
 fn open(
     local: &Rc<Local>,
     client_id: String,
@@ -201,8 +209,9 @@ fn open(
 fn publication(topic: &str, payload: &[u8], qos: QoS) -> Publication {
     Publication {
         topic: topic.into(),
-        payload: Ok(bytes::Bytes::copy_from_slice(payload)),
+        payload: Payload::own(bytes::Bytes::copy_from_slice(payload)),
         qos: quality(qos),
+        waits: false,
         response_topic: None,
         correlation_data: None,
         expiry: None,
@@ -226,5 +235,19 @@ pub(super) fn quality(qos: QoS) -> Qos {
         QoS::AtMostOnce => Qos::AtMostOnce,
         QoS::AtLeastOnce => Qos::AtLeastOnce,
         QoS::ExactlyOnce => Qos::ExactlyOnce,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gateway_that_stops_speaks_of_no_limit() {
+        assert_eq!(reason(STOPPING), "the gateway is stopping; connect again");
+        assert_eq!(
+            reason(CONNECTIONS_PER_ADDRESS),
+            "kpc.limits.connections_per_address is reached; try again later"
+        );
     }
 }

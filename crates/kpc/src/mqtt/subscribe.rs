@@ -105,9 +105,9 @@ async fn grant(session: &Session, text: &str, qos: QoS) -> Result<(), Denied> {
     }
     let gateway = &session.local.gateway;
     let correlation_id = gateway.relay.correlation_ids.next();
-    let persistence = gateway.persistence(None);
+    let deadline = gateway.deadline(None);
     let identified =
-        gateway.relay.identify(target.app_version, target.token, &correlation_id, persistence).await;
+        gateway.relay.identify(target.app_version, target.token, &correlation_id, deadline).await;
     let (app_version, identity) = identified.map_err(|failure| {
         tracing::debug!(%correlation_id, client_id = &*session.connection.client_id, %failure, "a subscription was denied");
         if failure.passing { Denied::Unavailable } else { Denied::Unauthorized }

@@ -59,6 +59,81 @@ async fn too_many_messages_are_refused_and_told_of() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn without_negative_acknowledgements_messages_wait_for_their_rate() {
+    let world = World::new().await;
+    for limit in ["connection", "endpoint", "tenant"] {
+        // A burst of twenty, and after it one each 100 ms.
+        let gate = world.gate(&[(&format!("kpc.limits.messages_per_second_per_{limit}"), "10")]).await;
+        let mut client = Client::connect(gate.mqtt, 4, "c").await;
+        let mut ids = Vec::new();
+        for number in 0..30 {
+            ids.push(client.publish("kp1/demo-v1/echo/t1/json", format!("{limit} {number}"), 1).await);
+        }
+        for id in ids {
+            assert_eq!(client.acknowledged(id).await, 0);
+        }
+        assert!(client.is_silent().await, "no message was refused");
+        world.extension.has(&format!("{limit} 29")).await;
+    }
+    assert_eq!(world.extension.count().await, 90);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_negative_acknowledgements_what_is_over_a_limit_ends_the_connection() {
+    let world = World::new().await;
+    let limits = [
+        ("kpc.deadline_ms", "500"),
+        ("kpc.limits.endpoints_per_connection", "1"),
+        ("kpc.limits.messages_per_second_per_endpoint", "1"),
+    ];
+    let gate = world.gate(&limits).await;
+    let cases =
+        [(["t1", "t2"], "endpoints_per_connection"), (["t3", "t3"], "messages_per_second_per_endpoint")];
+    for (tokens, key) in cases {
+        let mut client = Client::connect(gate.mqtt, 4, "c").await;
+        for token in [tokens[0], tokens[1], tokens[1], tokens[1]] {
+            client.publish(&format!("kp1/demo-v1/echo/{token}/json"), "x", 1).await;
+        }
+        let error = client.message(&format!("kp1/demo-v1/echo/{}/json/error", tokens[1])).await;
+        assert!(error.contains("429") && error.contains(&format!("(kpc.limits.{key})")), "{error}");
+        let mut acknowledged = 0;
+        while let Some(packet) = client.next_or_end().await {
+            acknowledged += usize::from(matches!(packet, Packet::PubAck { .. }));
+        }
+        assert!(acknowledged <= 2, "{key}: {acknowledged}");
+    }
+    // With QoS 0 there is nothing to withhold.
+    let mut client = Client::connect(gate.mqtt, 4, "c").await;
+    for _ in 0..4 {
+        client.publish("kp1/demo-v1/echo/t4/json", "x", 0).await;
+    }
+    assert!(client.message("kp1/demo-v1/echo/t4/json/error").await.contains("429"));
+    client.ping().await;
+    client.wait(|packet| *packet == Packet::PingResp).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_payloads_together_take_a_limited_memory() {
+    let world = World::new().await;
+    let limits = [("kpc.limits.payload_bytes", "1000"), ("kpc.limits.in_flight_bytes", "1000")];
+    let gate = world.gate(&limits).await;
+    let mut first = Client::connect(gate.mqtt, 4, "first").await;
+    let mut second = Client::connect(gate.mqtt, 4, "second").await;
+    let one = first.publish("kp1/demo-v1/echo/t1/gate", "1".repeat(600), 1).await;
+    world.extension.has(&"1".repeat(600)).await;
+    // MQTT waits, also for what comes after; HTTP is refused.
+    let two = second.publish("kp1/demo-v1/echo/t2/json", "2".repeat(600), 1).await;
+    let response = post(&gate, "/kp1/demo-v1/echo/t3/json", "3".repeat(600)).await;
+    assert!(response.status() == 503 && response.headers().contains_key("retry-after"));
+    assert!(response.text().await.unwrap().contains("(kpc.limits.in_flight_bytes)"));
+    assert!(second.is_silent().await);
+    assert_eq!(world.extension.count().await, 1);
+    world.extension.gate.notify_one();
+    assert_eq!((first.acknowledged(one).await, second.acknowledged(two).await), (0, 0));
+    assert_eq!(post(&gate, "/kp1/demo-v1/echo/t3/json", "3".repeat(600)).await.status(), 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_endpoint_sends_so_much_over_all_connections_and_http_together() {
     let world = World::new().await;
     // A burst of two.

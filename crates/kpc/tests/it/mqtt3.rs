@@ -74,7 +74,7 @@ async fn a_bad_message_is_acknowledged_and_told_of() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_delivered_is_not_acknowledged_and_ends_the_connection() {
     let world = World::new().await;
-    let gate = world.gate(&[("kpc.deadline_ms", "700"), ("kpc.attempt_timeout_ms", "300")]).await;
+    let gate = world.gate(&[("kpc.deadline_ms", "700")]).await;
     for (path, status) in [("echo/t1/silent", 504), ("dead/t1/json", 503), ("echo/t1/down", 503)] {
         let mut client = Client::connect(gate.mqtt, 4, "").await;
         client.publish(&format!("kp1/demo-v1/{path}/1"), "x", 1).await;
@@ -99,6 +99,26 @@ async fn a_passing_failure_is_tried_again() {
     assert_eq!(client.acknowledged(id).await, 0);
     assert_eq!(client.message("kp1/demo-v1/echo/t1/flaky/1/status").await, "x");
     assert_eq!(world.extension.count().await, 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_may_have_been_done_is_not_repeated_and_not_acknowledged() {
+    let world = World::new().await;
+    let gate = world.gate(&[("kpc.deadline_ms", "2000")]).await;
+    // Request ids are statuses, where the extension answers with one.
+    let paths =
+        ["answer/500", "answer/501", "answer/502", "answer/504", "answer/507", "garbled/1", "silent/1"];
+    for path in paths {
+        let mut client = Client::connect(gate.mqtt, 4, "").await;
+        let topic = format!("kp1/demo-v1/echo/t1/{path}");
+        client.publish(&topic, path, 1).await;
+        let error = client.message(&format!("{topic}/error")).await;
+        assert!(error.contains("\"statusCode\":5"), "{path}: {error}");
+        assert_eq!(client.next_or_end().await, None, "{path}: no PUBACK, and the end");
+        let received = world.extension.received.lock().await;
+        let count = received.iter().filter(|data| data.payload == path.as_bytes()).count();
+        assert_eq!(count, 1, "{path}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -256,6 +276,22 @@ async fn an_extension_is_known_as_soon_as_it_has_registered() {
         client.is_silent().await.then_some(())
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_no_extension_has_registered_none_is_unknown() {
+    let world = World::new().await;
+    let bucket = extension::bucket(&world.client).await.unwrap();
+    for name in ["echo", "dead", "anyone"] {
+        bucket.purge(name).await.unwrap();
+    }
+    let gate = world.gate(&[]).await;
+    let mut client = Client::connect(gate.mqtt, 4, "c").await;
+    let id = client.publish("kp1/demo-v1/echo/t1/json", "x", 1).await;
+    assert!(client.is_silent().await);
+    world.register("echo", true).await;
+    assert_eq!(client.acknowledged(id).await, 0);
+    world.extension.has("x").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -26,7 +26,7 @@ async fn the_connack_announces_what_the_gateway_is_not() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_negative_acknowledgement_says_why() {
     let world = World::new().await;
-    let gate = world.gate(&[("kpc.deadline_ms", "500"), ("kpc.attempt_timeout_ms", "200")]).await;
+    let gate = world.gate(&[("kpc.deadline_ms", "500")]).await;
     let mut client = Client::connect(gate.mqtt, 5, "c").await;
     let cases = [
         ("kp1/demo-v1/echo/t1/refuse/1", 0x99, "bad sample"),
@@ -36,6 +36,8 @@ async fn a_negative_acknowledgement_says_why() {
         ("some/topic", 0x90, "kp1/"),
         ("kp1/demo-v1/dead/t1/json/1", 0x80, "not running"),
         ("kp1/demo-v1/echo/t1/silent/1", 0x80, "did not answer"),
+        ("kp1/demo-v1/echo/t1/garbled/1", 0x80, "cannot be read"),
+        ("kp1/demo-v1/echo/t1/answer/507", 0x80, "as asked"),
     ];
     for (topic, expected, words) in cases {
         let id = client.publish(topic, "x", 1).await;

@@ -15,7 +15,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _};
 
-use crate::client::{Client, user_property};
+use crate::client::{Client, Packet, user_property};
 use crate::http::post;
 use crate::world::{Gate, World};
 
@@ -77,19 +77,19 @@ impl Telemetry {
     /// How many messages have been counted under these labels.
     fn messages(&self, wanted: &[(&str, &str)]) -> u64 {
         let label = |point: &[String], (key, value): &(&str, &str)| point.contains(&format!("{key}={value}"));
-        let points = self.message_counts();
+        let points = self.counts("bandar_kpc_messages");
         points.iter().filter(|(labels, _)| wanted.iter().all(|one| label(labels, one))).map(|(_, n)| n).sum()
     }
 
-    /// The newest state of `bandar_kpc_messages`: labels and count.
-    fn message_counts(&self) -> Vec<(Vec<String>, u64)> {
+    /// The newest state of a counter: labels and count.
+    fn counts(&self, name: &str) -> Vec<(Vec<String>, u64)> {
         self.metrics.reset();
         self.meters.force_flush().unwrap();
         let resources = self.metrics.get_finished_metrics().unwrap();
         let scopes = resources.iter().flat_map(|resource| resource.scope_metrics());
         let metrics = scopes.flat_map(|scope| scope.metrics());
         let mut counts = Vec::new();
-        for metric in metrics.filter(|metric| metric.name() == "bandar_kpc_messages") {
+        for metric in metrics.filter(|metric| metric.name() == name) {
             let AggregatedMetrics::U64(MetricData::Sum(sum)) = metric.data() else { panic!("{metric:?}") };
             counts.extend(sum.data_points().map(|point| {
                 let labels = point.attributes().map(|label| format!("{}={}", label.key, label.value));
@@ -191,7 +191,31 @@ async fn messages_are_counted_by_application_and_never_under_a_name_that_nobody_
     assert_eq!(counted("http", "refused", "401"), 1);
     assert_eq!(counted("http", "refused", "404"), 1);
     let unknown = telemetry.messages(&[("application", ""), ("transport", "http"), ("status", "404")]);
-    assert!(unknown >= 2, "{:?}", telemetry.message_counts());
-    let labels = format!("{:?}", telemetry.message_counts());
+    assert!(unknown >= 2, "{:?}", telemetry.counts("bandar_kpc_messages"));
+    let labels = format!("{:?}", telemetry.counts("bandar_kpc_messages"));
     assert!(!labels.to_lowercase().contains("invented"), "{labels}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_too_large_for_its_client_is_counted_and_fills_no_log() {
+    let telemetry = &*TELEMETRY;
+    let world = World::new().await;
+    let gate = world.gate(&[]).await;
+    let mut client = Client::open(gate.mqtt, 5).await;
+    // CONNECT with a Maximum Packet Size of 100 bytes.
+    client.send(b"\x10\x13\x00\x04MQTT\x05\x02\x00\x3C\x05\x27\x00\x00\x00\x64\x00\x01c").await;
+    assert!(matches!(client.next().await, Packet::ConnAck { code: 0, .. }));
+    let before: u64 =
+        telemetry.counts("bandar_kpc_too_large_for_client").iter().map(|(_, count)| count).sum();
+    for qos in [0, 1] {
+        client.publish("kp1/demo-v1/echo/t1/json/1", "x".repeat(200), qos).await;
+        client.publish("kp1/demo-v1/echo/t1/json/2", "x", qos).await;
+        assert_eq!(client.message("kp1/demo-v1/echo/t1/json/2/status").await, "x");
+    }
+    eventually("both are counted", Duration::from_secs(10), async || {
+        let counts = telemetry.counts("bandar_kpc_too_large_for_client");
+        (counts.iter().map(|(_, count)| count).sum::<u64>() == before + 2).then_some(())
+    })
+    .await;
+    assert!(telemetry.log.with("too large for its client").is_empty());
 }

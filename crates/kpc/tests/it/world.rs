@@ -196,6 +196,8 @@ impl Extension {
                 self.failures.fetch_sub(1, Ordering::SeqCst);
                 (503, None, Some("the store is down"))
             }
+            // The request id is the status.
+            "/answer" => (data.request_id.unwrap(), None, Some("as asked")),
             "/unchanged" => (304, None, None),
             "/empty" => (200, None, None),
             "/silent" => return None,

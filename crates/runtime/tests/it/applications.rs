@@ -121,7 +121,10 @@ async fn settings_that_cannot_be_read_are_not_replaced_by_old_ones() {
         applications.version(&name("demo-v1")).await.err()
     })
     .await;
-    assert!(matches!(&reason, LookupError::Unavailable(text) if text.contains("demo") && text.contains("answer")), "{reason}");
+    assert!(
+        matches!(&reason, LookupError::Unavailable(text) if text.contains("demo") && text.contains("answer")),
+        "{reason}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

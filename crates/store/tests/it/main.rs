@@ -51,7 +51,8 @@ async fn a_service_works_as_its_role_in_its_schema() {
 async fn a_commit_is_on_the_disk_whatever_the_database_says() {
     let database = testkit::database().await;
     let mut connection = PgConnection::connect(&database.url).await.unwrap();
-    let name: String = sqlx::query_scalar("SELECT current_database()").fetch_one(&mut connection).await.unwrap();
+    let name: String =
+        sqlx::query_scalar("SELECT current_database()").fetch_one(&mut connection).await.unwrap();
     let weaken = format!(r#"ALTER DATABASE "{name}" SET synchronous_commit = off"#);
     connection.execute(AssertSqlSafe(weaken)).await.unwrap();
     let mut weakened = PgConnection::connect(&database.url).await.unwrap();
