@@ -55,7 +55,7 @@ impl Default for Config {
             maintenance_interval_ms: 600_000,
             points_per_query_max: 100_000,
             bytes_per_query_max: 32 << 20,
-            applications_labelled_max: 1_000,
+            applications_labelled_max: 250,
         }
     }
 }

@@ -112,5 +112,5 @@ catalogue! {
     tokens::EndpointTokenCreateResponse => [Reply(tokens::CREATE_RESPONSE)];
     endpoints::EndpointGetRequest => [To(endpoints::GET_REQUEST)];
     endpoints::EndpointGetResponse => [Reply(endpoints::GET_RESPONSE)];
-    session::ClientConnectedEvent => [On(session::CLIENT_CONNECTED)];
+    session::ClientConnectedEvent => [On(session::CLIENT_CONNECTED), To(session::CLIENT_ANNOUNCED)];
 }

@@ -1,10 +1,15 @@
 //! How gateway replicas learn that a client connected elsewhere, so that one client id has one connection. The platform's
 //! own.
 
-use crate::subject::Event;
+use crate::subject::{Event, Message};
 
 /// Carries [`ClientConnectedEvent`].
 pub const CLIENT_CONNECTED: Event = Event { entity: "client", group: "session", event_type: "connected" };
+
+/// The protocol's name in subjects.
+pub const PROTOCOL: &str = "session";
+/// Carries a [`ClientConnectedEvent`] of a connection that is not new, from replica to replica.
+pub const CLIENT_ANNOUNCED: Message = Message { protocol: PROTOCOL, message_type: "client-connected" };
 
 record! {
     /// A client connected: an older connection with its client id, on any replica, must close.

@@ -13,8 +13,7 @@ use std::time::Duration;
 use async_nats::connection::State;
 use bytes::Bytes;
 use ism::Record as _;
-use ism::session::{CLIENT_CONNECTED, ClientConnectedEvent};
-use ism::subject::Message;
+use ism::session::{CLIENT_ANNOUNCED, CLIENT_CONNECTED, ClientConnectedEvent};
 use tokio_util::sync::CancellationToken;
 
 use crate::connection::Connection;
@@ -26,8 +25,6 @@ const CERTAINLY_OLDER: Duration = Duration::from_secs(2);
 /// How many clients are announced in each period: what other replicas do meanwhile is not to be held up.
 const ANNOUNCED_AT_ONCE: usize = 200;
 const ANNOUNCING_PERIOD: Duration = Duration::from_millis(50);
-/// Carries a [`ClientConnectedEvent`] of a connection that is not new, from replica to replica.
-const CLIENT_ANNOUNCED: Message = Message { protocol: "session", message_type: "client-connected" };
 
 /// What a replica hears of a client elsewhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
