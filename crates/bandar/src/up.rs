@@ -121,7 +121,7 @@ fn check_early(arguments: &Up, given: &Settings) -> Result<(), Faults> {
 /// The settings that the first start made, except those that are given otherwise.
 fn own_settings(given: &Settings, credentials: &Credentials, secrets: &Secrets) -> Overrides {
     let mut settings = Vec::new();
-    let mut set = |key: &str, value: &str| settings.push((key.to_owned(), format!("\"{value}\"")));
+    let mut set = |key: &str, value: &str| settings.push((key.to_owned(), value.to_owned()));
     if !is_set(given, "http.auth.api_key") && !is_set(given, "http.auth.keys") {
         set("http.auth.tenant", &credentials.tenant);
         set("http.auth.api_key", &credentials.api_key);
