@@ -2,27 +2,21 @@
 
 use std::time::Duration;
 
-use ids::{ApplicationName, EndpointId, InstanceName, TenantId};
-use ism::Record as _;
-use ism::endpoints::{EndpointGetRequest, EndpointGetResponse, GET_REQUEST, GET_RESPONSE};
-use runtime::Context;
+use ids::{ApplicationName, EndpointId, TenantId};
+use runtime::{Context, LookupError};
 
 use crate::error::Error;
-
-/// The service instance that registers endpoints.
-const PROVIDER: &str = "epr";
 
 /// Asks about endpoints. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Endpoints {
     context: Context,
-    provider: InstanceName,
     timeout: Duration,
 }
 
 impl Endpoints {
-    pub(crate) fn new(context: Context, timeout: Duration) -> Result<Self, ids::InvalidId> {
-        Ok(Self { context, provider: InstanceName::parse(PROVIDER)?, timeout })
+    pub(crate) fn new(context: Context, timeout: Duration) -> Self {
+        Self { context, timeout }
     }
 
     /// The application of the tenant's endpoint.
@@ -32,36 +26,11 @@ impl Endpoints {
         tenant: &TenantId,
         endpoint_id: &EndpointId,
     ) -> Result<ApplicationName, Error> {
-        let request = EndpointGetRequest {
-            correlation_id: correlation_id.to_owned(),
-            timestamp: runtime::now_ms(),
-            timeout: i64::try_from(self.timeout.as_millis()).unwrap_or(i64::MAX),
-            tenant_id: tenant.to_string(),
-            endpoint_id: endpoint_id.to_string(),
-        };
-        let unavailable = |reason: String| Error::EndpointsUnavailable(reason);
-        let answer = self
-            .context
-            .requester()
-            .request(
-                GET_REQUEST.service(&self.provider),
-                GET_RESPONSE,
-                request.encode(),
-                runtime::trace::headers(),
-                self.timeout,
-            )
-            .await
-            .map_err(|error| unavailable(error.to_string()))?;
-        let response =
-            EndpointGetResponse::decode(&answer.payload).map_err(|error| unavailable(error.to_string()))?;
-        match (response.status_code, response.app_name) {
-            (200, Some(name)) => Ok(ApplicationName::parse(&name)?),
-            (404, _) => Err(Error::UnknownEndpoint(endpoint_id.clone())),
-            (code, _) => {
-                let reason = response.reason_phrase.unwrap_or_default();
-                Err(unavailable(format!("it answered {code} {reason}")))
-            }
-        }
+        let asked = self.context.application_of(correlation_id, tenant, endpoint_id, self.timeout).await;
+        asked.map_err(|error| match error {
+            LookupError::Unknown => Error::UnknownEndpoint(endpoint_id.clone()),
+            LookupError::Unavailable(reason) => Error::EndpointsUnavailable(reason),
+        })
     }
 
     /// Checks that the endpoint exists for the tenant, in the application.

@@ -47,7 +47,7 @@ impl runtime::Service for Cm {
     async fn start(config: Config, context: Context) -> anyhow::Result<()> {
         let key = TokenKey::parse(&config.token_key).context("cm.token_key")?;
         let store = Store::new(context.postgres(&MIGRATOR).await?, config.tokens_per_endpoint_max);
-        let endpoints = Endpoints::new(context.clone(), config.endpoint_timeout())?;
+        let endpoints = Endpoints::new(context.clone(), config.endpoint_timeout());
         let registry = Arc::new(Registry::new(context.clone(), store, key));
         let provide = Provide {
             context: &context,

@@ -4,11 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ids::{ApplicationName, EndpointId, TenantId};
-use ism::Record as _;
-use ism::endpoints::{EndpointGetRequest, EndpointGetResponse, GET_REQUEST, GET_RESPONSE};
-use ism::subject::instance;
 use quick_cache::sync::Cache;
-use runtime::Context;
+use runtime::{Context, LookupError};
 use tokio::time::Instant;
 
 /// Endpoints that are kept; the least used go first.
@@ -37,7 +34,7 @@ pub(crate) struct Endpoints {
 
 #[derive(Clone)]
 struct Kept {
-    app_name: String,
+    app_name: ApplicationName,
     until: Instant,
 }
 
@@ -59,45 +56,21 @@ impl Endpoints {
         let app_name = match fresh {
             Some(kept) => kept.app_name,
             None => {
-                let app_name = self.ask(correlation_id, tenant, endpoint_id).await?;
+                let asked =
+                    self.context.application_of(correlation_id, tenant, endpoint_id, ASK_TIMEOUT).await;
+                let app_name = asked.map_err(|error| match error {
+                    LookupError::Unknown => EndpointError::Unknown(endpoint_id.clone()),
+                    LookupError::Unavailable(reason) => EndpointError::Unavailable(reason),
+                })?;
                 let kept = Kept { app_name: app_name.clone(), until: Instant::now() + FRESH };
                 self.kept.insert(key, kept);
                 app_name
             }
         };
-        if app_name == application.as_str() {
+        if app_name == *application {
             Ok(())
         } else {
             Err(EndpointError::OtherApplication(endpoint_id.clone(), application.clone()))
-        }
-    }
-
-    async fn ask(
-        &self,
-        correlation_id: &str,
-        tenant: &TenantId,
-        endpoint_id: &EndpointId,
-    ) -> Result<String, EndpointError> {
-        let request = EndpointGetRequest {
-            correlation_id: correlation_id.to_owned(),
-            timestamp: runtime::now_ms(),
-            timeout: i64::try_from(ASK_TIMEOUT.as_millis()).unwrap_or(i64::MAX),
-            tenant_id: tenant.to_string(),
-            endpoint_id: endpoint_id.to_string(),
-        };
-        let (subject, headers) = (GET_REQUEST.at(instance::EPR), runtime::trace::headers());
-        let requester = self.context.requester();
-        let answer = requester.request(subject, GET_RESPONSE, request.encode(), headers, ASK_TIMEOUT).await;
-        let answer = answer.map_err(|error| EndpointError::Unavailable(error.to_string()))?;
-        let response = EndpointGetResponse::decode(&answer.payload)
-            .map_err(|error| EndpointError::Unavailable(error.to_string()))?;
-        match (response.status_code, response.app_name) {
-            (200, Some(app_name)) => Ok(app_name),
-            (404, _) => Err(EndpointError::Unknown(endpoint_id.clone())),
-            (code, _) => {
-                let reason = response.reason_phrase.unwrap_or_default();
-                Err(EndpointError::Unavailable(format!("it answered {code} {reason}")))
-            }
         }
     }
 }

@@ -25,7 +25,7 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 /// What an extension takes at once.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Messages that are handled at once; more are answered 503, and the gateway tries again.
+    /// Messages that are handled at once; more are answered 503, and the gateway repeats them.
     pub in_flight_max: usize,
     /// Payload bytes of the messages that are handled at once; more are answered 503.
     pub in_flight_bytes_max: usize,

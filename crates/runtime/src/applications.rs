@@ -56,14 +56,14 @@ pub struct Version<C> {
     pub config: C,
 }
 
-/// Why an application could not be read.
+/// Why something could not be read from the register that has it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LookupError {
     /// There is none of that name.
     #[error("it does not exist")]
     Unknown,
     /// It may exist, but that cannot be told now.
-    #[error("the application register cannot be asked now: {0}")]
+    #[error("the register cannot be asked now: {0}")]
     Unavailable(String),
 }
 

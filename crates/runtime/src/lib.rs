@@ -6,6 +6,7 @@
 
 mod applications;
 mod context;
+mod endpoints;
 mod health;
 mod nats;
 mod platform;
