@@ -13,7 +13,9 @@ from processes import Supervised, accepts, eventually, free_ports, postgres_prog
 from rest import Api, request
 
 # Every service but the gateway.
-SERVICES = ("tekton", "epr", "cm", "epts", "dcx")
+SERVICES = ("tm", "tekton", "epr", "cm", "ccm", "epts", "dcx", "epmx", "epl")
+# Who else has a NATS user: the edge of every process, the gateway, and an extension that a test starts.
+OTHER_USERS = ("edge", "kpc", "echo")
 DATABASE_USER = "postgres"
 
 
@@ -32,6 +34,8 @@ class Cluster:
 
     def _start(self, gateways):
         key = secrets.token_hex(20)
+        # A password begins with a letter, as nats-server wants it.
+        self.nats_passwords = {user: f"p{secrets.token_hex(16)}" for user in (*SERVICES, *OTHER_USERS)}
         # What `bandar up` keeps for its users, for programs that look for it there.
         self.data = self.directory / "data"
         self.data.mkdir()
@@ -44,21 +48,45 @@ class Cluster:
         self.environment = environment = {
             "NATS_URL": f"nats://127.0.0.1:{nats_port}",
             "DATABASE_URL": f"postgres://{DATABASE_USER}@127.0.0.1:{self.database_port}/postgres",
-            "BANDAR__HTTP__AUTH__API_KEY": key,
-            "BANDAR__HTTP__AUTH__TENANT": "e2e",
-            "BANDAR__CM__TOKEN_KEY": secrets.token_hex(32),
+            "BANDAR__HTTP__AUTH__PLATFORM_TENANT": "e2e",
+            "BANDAR__NATS__USERS__EDGE": self.nats_passwords["edge"],
+        }
+        # What one service alone must know.
+        own = {
+            "cm": {"BANDAR__CM__TOKEN_KEY": secrets.token_hex(32)},
+            "ccm": {"BANDAR__CCM__KEY_ENCRYPTION_KEY": secrets.token_hex(32)},
+            "tm": {
+                "BANDAR__TM__KEY_ENCRYPTION_KEY": secrets.token_hex(32),
+                "BANDAR__TM__BOOTSTRAP__TENANT": "e2e",
+                "BANDAR__TM__BOOTSTRAP__ADMIN_USER": "admin",
+                "BANDAR__TM__BOOTSTRAP__ADMIN_PASSWORD": secrets.token_hex(12),
+                "BANDAR__TM__BOOTSTRAP__API_KEY": key,
+            },
         }
         self.http_ports = {}
         for service in SERVICES:
             self.http_ports[service] = ports.pop()
-            self._start_service(service, service, self.http_ports[service], environment)
+            self._start_service(
+                service, service, self.http_ports[service], {**environment, **own.get(service, {})}
+            )
         self.mqtt_ports = []
         for name in ["kpc", *(f"kpc-{index}" for index in range(1, gateways))]:
             self.http_ports[name] = ports.pop()
             self.mqtt_ports.append(ports.pop())
-            listen = {"BANDAR__KPC__MQTT__LISTEN": f"127.0.0.1:{self.mqtt_ports[-1]}"}
+            listen = {
+                "BANDAR__KPC__MQTT__LISTEN": f"127.0.0.1:{self.mqtt_ports[-1]}",
+                "BANDAR__KPC__MQTT__WS__LISTEN": "127.0.0.1:0",
+            }
             self._start_service(name, "kpc", self.http_ports[name], {**environment, **listen})
-        self._ingress = Ingress(ingress_port, {**self.http_ports, "kp1": self.http_ports["kpc"]}).start()
+        self._ingress = Ingress(
+            ingress_port,
+            {
+                **self.http_ports,
+                "kp1": self.http_ports["kpc"],
+                "api": self.http_ports["tm"],
+                "auth": self.http_ports["tm"],
+            },
+        ).start()
         self.http = f"http://127.0.0.1:{ingress_port}"
         self.api = Api(self.http, key)
         for name, port in self.http_ports.items():
@@ -69,17 +97,19 @@ class Cluster:
         return request("GET", f"http://127.0.0.1:{port}/ready", timeout=2).status == 200
 
     def _start_nats(self, port):
-        command = [
-            processes.nats_server(),
-            "-a",
-            "127.0.0.1",
-            "-p",
-            port,
-            "-js",
-            "-sd",
-            self.directory / "jetstream",
-        ]
-        self.processes["nats-server"] = Supervised("nats-server", command, self.directory).start()
+        # The users that a cluster has, as the platform itself prints them.
+        printed = [processes.bandar(), "nats-config", "--extension", "echo"]
+        users = subprocess.run(printed, capture_output=True, text=True, check=True, timeout=30).stdout
+        config = self.directory / "nats-server.conf"
+        store = json.dumps(str(self.directory / "jetstream"))
+        config.write_text(f'listen: "127.0.0.1:{port}"\njetstream {{ store_dir: {store} }}\n{users}')
+        passwords = {
+            f"BANDAR_NATS_{user.upper()}": password for user, password in self.nats_passwords.items()
+        }
+        command = [processes.nats_server(), "-c", config]
+        self.processes["nats-server"] = Supervised(
+            "nats-server", command, self.directory, environment=passwords
+        ).start()
         eventually("nats-server listens", lambda: accepts(port))
 
     def _start_postgres(self, port):
@@ -102,7 +132,10 @@ class Cluster:
         eventually("PostgreSQL answers", lambda: self.query("SELECT 1") == [["1"]], within=30)
 
     def _start_service(self, name, service, port, environment):
-        listen = {"BANDAR__HTTP__LISTEN": f"127.0.0.1:{port}"}
+        listen = {
+            "BANDAR__HTTP__LISTEN": f"127.0.0.1:{port}",
+            f"BANDAR__NATS__USERS__{service.upper()}": self.nats_passwords[service],
+        }
         self.processes[name] = Supervised(
             name, [processes.bandar(), "run", service], self.directory, environment={**environment, **listen}
         ).start()

@@ -3,7 +3,9 @@
 import json
 import pathlib
 import signal
+import ssl
 import tempfile
+import urllib.parse
 
 import pytest
 
@@ -30,6 +32,11 @@ def make_directory(parent, name):
     return directory
 
 
+def port_of(address):
+    """The port in `host:port` or `scheme://host:port/path`."""
+    return urllib.parse.urlsplit(address if "://" in address else f"//{address}").port
+
+
 class Up:
     """A running `bandar up`."""
 
@@ -40,8 +47,12 @@ class Up:
         self.process = spawn([bandar(), "up", "--data", data, *any_port], log, environment=environment)
         try:
             running = eventually("bandar up notes its addresses", lambda: self._running(data), within=90)
-            self.http = running["http"]
-            self.mqtt_port = int(running["mqtt"].rsplit(":", 1)[1])
+            self.http, self.https = running["http"], running["https"]
+            self.mqtt_port = port_of(running["mqtt"])
+            self.mqtt_tls_port = port_of(running["mqttTls"])
+            self.mqtt_ws_port = port_of(running["mqttWs"])
+            self.mqtt_wss_port = port_of(running["mqttWss"])
+            self.root_certificate = running["rootCertificate"]
             eventually(
                 "bandar up is ready", lambda: request("GET", f"{self.http}/ready").status == 200, within=60
             )
@@ -49,7 +60,24 @@ class Up:
             self.stop()
             raise AssertionError(f"{error}\n{log.read_text()[-4000:]}") from error
         self.data = data
-        self.api = Api(self.http, json.loads((data / "credentials.json").read_text())["apiKey"])
+        self.credentials = json.loads((data / "credentials.json").read_text())
+        self.api = Api(self.http, self.credentials["apiKey"], self.credentials["tenant"])
+
+    def tls(self, certificate=None, key=None):
+        """What a client trusts, and how it shows who it is."""
+        context = ssl.create_default_context(cafile=self.root_certificate)
+        if certificate:
+            context.load_cert_chain(certificate, key)
+        return context
+
+    def transport(self, name):
+        """Port and options of a device that connects over `tcp`, `tls`, `ws` or `wss`."""
+        return {
+            "tcp": (self.mqtt_port, {}),
+            "tls": (self.mqtt_tls_port, {"tls": self.tls()}),
+            "ws": (self.mqtt_ws_port, {"path": "/mqtt"}),
+            "wss": (self.mqtt_wss_port, {"tls": self.tls(), "path": "/ws"}),
+        }[name]
 
     def _running(self, data):
         if self.process.poll() is not None:
@@ -67,6 +95,24 @@ def platform(workplace):
     up = Up(make_directory(workplace, "up"))
     yield up
     assert up.stop() == 0, "bandar up must stop cleanly on Ctrl-C"
+
+
+@pytest.fixture(scope="session")
+def other_tenant(platform):
+    """The REST API with the key of another tenant's administrator."""
+    platform.api.call("POST", "/api/v2/tenants", expect=201, body={"tenantId": "other", "name": "Other"})
+    body = {"username": "admin", "name": "Admin", "password": "an administrator's", "role": "admin"}
+    platform.api.call("POST", "/api/v2/users", query={"tenantId": "other"}, expect=201, body=body)
+    login = {"tenant": "other", "username": "admin", "password": "an administrator's"}
+    token = request("POST", f"{platform.http}/tm/api/v1/login", body=login).json()["access_token"]
+    key = request(
+        "POST",
+        f"{platform.http}/tm/api/v1/api-keys",
+        body={"name": "e2e", "role": "admin"},
+        headers={"Authorization": f"Bearer {token}"},
+    )
+    assert key.status == 201, key.body
+    return Api(platform.http, key.json()["key"], "other")
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,20 @@ V5 = mqtt.MQTTv5
 class Device:
     """A connected client that keeps everything it gets. It never subscribes by itself."""
 
-    def __init__(self, port, protocol=V311, *, client_id="", will=None, properties=None):
+    def __init__(
+        self,
+        port,
+        protocol=V311,
+        *,
+        client_id="",
+        will=None,
+        properties=None,
+        login=None,
+        tls=None,
+        path=None,
+        refused=False,
+    ):
+        """`login` is a user name and a password, `tls` an SSL context, `path` that of a WebSocket."""
         self._changed = threading.Condition()
         self.messages = []
         self.receipts = {}
@@ -22,8 +35,18 @@ class Device:
         self.disconnected = None
         # A lost connection stays lost, so that a test can see it.
         self.client = mqtt.Client(
-            CallbackAPIVersion.VERSION2, client_id=client_id, protocol=protocol, reconnect_on_failure=False
+            CallbackAPIVersion.VERSION2,
+            client_id=client_id,
+            protocol=protocol,
+            transport="websockets" if path else "tcp",
+            reconnect_on_failure=False,
         )
+        if login:
+            self.client.username_pw_set(*login)
+        if tls:
+            self.client.tls_set_context(tls)
+        if path:
+            self.client.ws_set_options(path=path)
         self.client.on_connect = lambda c, u, flags, reason, properties: self._note(
             lambda: setattr(self, "connack", (reason, properties))
         )
@@ -41,6 +64,9 @@ class Device:
             self.client.will_set(*will)
         self.client.connect("127.0.0.1", port, keepalive=30, properties=properties)
         self.client.loop_start()
+        if refused:
+            self.wait("CONNACK or the end", lambda: self.connack or self.disconnected)
+            return
         self.wait("CONNACK", lambda: self.connack)
         assert not self.connack[0].is_failure, self.connack
 
@@ -98,8 +124,20 @@ class Device:
         _, message_id = self.client.subscribe(topic, qos)
         return self.wait(f"SUBACK for {topic}", lambda: self.grants.get(message_id))[0]
 
+    def ended(self, within=10.0):
+        """Waits until the server has ended the connection, and gives back its reason."""
+        return self.wait("the end of the connection", lambda: self.disconnected, within)
+
     def silence(self, seconds=0.3):
         """True when no message came for so long: for what must not happen there is nothing to wait for."""
         count = len(self.messages)
         time.sleep(seconds)
         return len(self.messages) == count
+
+
+def refusal(port, protocol=V311, **options):
+    """The reason that a client is refused for in CONNACK."""
+    with Device(port, protocol, refused=True, **options) as device:
+        assert device.connack, f"no CONNACK; the connection ended: {device.disconnected}"
+        assert device.connack[0].is_failure, device.connack
+        return str(device.connack[0])

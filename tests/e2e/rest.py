@@ -36,15 +36,21 @@ def request(method, url, *, body=None, headers=None, timeout=30):
 class Api:
     """The platform's REST API with one tenant's key."""
 
-    def __init__(self, base, key):
+    def __init__(self, base, key, tenant=None):
         self.base = base
         self.key = key
+        self.tenant = tenant
 
     def call(self, method, path, *, expect, body=None, query=None):
         url = self.base + path + (f"?{urllib.parse.urlencode(query)}" if query else "")
         response = request(method, url, body=body, headers={"x-iamcore-api-key": self.key})
         assert response.status == expect, f"{method} {path}: {response.status} {response.body.decode()}"
         return response.json() if response.body else None
+
+    def put(self, path, body):
+        """Replaces something; the answer may have a body or none."""
+        response = request("PUT", self.base + path, body=body, headers={"x-iamcore-api-key": self.key})
+        assert response.status in (200, 204), f"PUT {path}: {response.status} {response.body.decode()}"
 
     def create_application(self, *, epts=None, dcx=None):
         """An application with one version; `epts` and `dcx` are the services' settings for it."""
@@ -58,11 +64,7 @@ class Api:
             config = {
                 instance: {"kaa": {"applications": {name: block}}} for instance, block in blocks.items()
             }
-            path = f"/tekton/api/v1/app-configs/applications/{name}"
-            status = request(
-                "PUT", self.base + path, body=config, headers={"x-iamcore-api-key": self.key}
-            ).status
-            assert status in (200, 204), f"PUT {path}: {status}"
+            self.put(f"/tekton/api/v1/app-configs/applications/{name}", config)
         return Application(self, name, version)
 
 

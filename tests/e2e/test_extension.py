@@ -18,7 +18,11 @@ def test_an_extension_joins_and_leaves(cluster):
     assert unknown.status == 404 and "echo" in unknown.json()["reasonPhrase"]
 
     (port,) = free_ports(1)
-    environment = {"NATS_URL": cluster.environment["NATS_URL"], "BANDAR__HTTP__LISTEN": f"127.0.0.1:{port}"}
+    environment = {
+        "NATS_URL": cluster.environment["NATS_URL"],
+        "BANDAR__NATS__USERS__ECHO": cluster.nats_passwords["echo"],
+        "BANDAR__HTTP__LISTEN": f"127.0.0.1:{port}",
+    }
     process = spawn([echo()], cluster.directory / "echo.log", environment=environment)
     try:
         eventually("the extension is known", lambda: post(cluster, endpoint, b"1").status == 200, within=30)

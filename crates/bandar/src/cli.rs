@@ -24,6 +24,8 @@ pub(crate) enum Command {
     Demo(Demo),
     /// Check the configuration and report every fault.
     CheckConfig(CheckConfig),
+    /// Print the users of a cluster's nats-server, one for each service, with what each may do.
+    NatsConfig(NatsConfig),
 }
 
 /// Where the configuration comes from, beside the environment (`BANDAR__SECTION__KEY`).
@@ -54,6 +56,14 @@ pub(crate) struct Up {
     /// Where MQTT is served (kpc.mqtt.listen).
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub(crate) listen_mqtt: Option<SocketAddr>,
+    /// An extension service of your own that joins the platform: gets a NATS user, written to DIR/extensions/NAME.env.
+    /// May be repeated; those of earlier starts are kept.
+    #[arg(long = "extension", value_name = "NAME")]
+    pub(crate) extensions: Vec<String>,
+    /// A name or address by which devices reach this machine, for its certificate, beside the host name and localhost.
+    /// May be repeated.
+    #[arg(long = "tls-name", value_name = "NAME")]
+    pub(crate) tls_names: Vec<String>,
     /// Also do what `bandar demo` does, once the platform is ready.
     #[arg(long)]
     pub(crate) demo: bool,
@@ -81,6 +91,13 @@ pub(crate) struct Demo {
     /// The API key; by default the one in the data directory's credentials.json.
     #[arg(long, value_name = "KEY", env = "BANDAR_API_KEY", hide_env_values = true)]
     pub(crate) api_key: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct NatsConfig {
+    /// An extension service of your own that joins the platform; may be repeated.
+    #[arg(long = "extension", value_name = "NAME")]
+    pub(crate) extensions: Vec<String>,
 }
 
 #[derive(Debug, Args)]

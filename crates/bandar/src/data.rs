@@ -1,5 +1,6 @@
 //! The data directory of `bandar up`: who uses it, and the secrets that were made on the first start.
 
+use std::collections::BTreeMap;
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{Read as _, Seek as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -32,12 +33,23 @@ pub(crate) struct Credentials {
 }
 
 /// What only the platform itself needs: `secrets.json`.
-#[derive(Serialize, Deserialize)]
+#[derive(Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Secrets {
     /// The key under which endpoint tokens are hashed (`cm.token_key`), 32 bytes in hex. Without it no token is valid.
     pub(crate) token_key: String,
-    pub(crate) nats_password: String,
+    /// The key under which the tenant manager's signing keys are encrypted (`tm.key_encryption_key`).
+    #[serde(default)]
+    pub(crate) tenant_manager_key: String,
+    /// The key under which certificate authorities' keys are encrypted (`ccm.key_encryption_key`).
+    #[serde(default)]
+    pub(crate) client_credentials_key: String,
+    /// The key under which tokens wait that a batch of endpoints was given (`epr.batch_key`).
+    #[serde(default)]
+    pub(crate) batch_key: String,
+    /// The passwords of the users of NATS.
+    #[serde(default)]
+    nats_passwords: BTreeMap<String, String>,
     /// The password of PostgreSQL's superuser `postgres`.
     pub(crate) superuser_password: String,
     /// The password of the database user `bandar`.
@@ -53,6 +65,65 @@ pub(crate) struct Running {
     pub(crate) http: String,
     /// `host:port`, from this machine.
     pub(crate) mqtt: String,
+    /// `https://host:port`, from this machine.
+    #[serde(default)]
+    pub(crate) https: String,
+    /// MQTT over TLS: `host:port`, from this machine.
+    #[serde(default)]
+    pub(crate) mqtt_tls: String,
+    /// MQTT over WebSocket: `ws://host:port/mqtt`, from this machine.
+    #[serde(default)]
+    pub(crate) mqtt_ws: String,
+    /// The same over TLS: `wss://host:port/mqtt`.
+    #[serde(default)]
+    pub(crate) mqtt_wss: String,
+    /// The certificate by which the platform's own is verified.
+    #[serde(default)]
+    pub(crate) root_certificate: PathBuf,
+}
+
+impl Secrets {
+    /// Makes what is missing: a later version, a new service or a new extension needs more than was made before. Returns whether
+    /// anything was.
+    fn complete(&mut self, nats_users: &[String]) -> bool {
+        let mut made = false;
+        for key in [
+            &mut self.token_key,
+            &mut self.tenant_manager_key,
+            &mut self.client_credentials_key,
+            &mut self.batch_key,
+        ] {
+            if key.is_empty() {
+                *key = random_key();
+                made = true;
+            }
+        }
+        for password in [&mut self.superuser_password, &mut self.database_password] {
+            if password.is_empty() {
+                *password = random_text(32);
+                made = true;
+            }
+        }
+        for user in nats_users {
+            if !self.nats_passwords.contains_key(user) {
+                self.nats_passwords.insert(user.clone(), random_text(32));
+                made = true;
+            }
+        }
+        made
+    }
+
+    /// The password of a user of NATS; empty for one that was not named when the secrets were read.
+    pub(crate) fn nats_password(&self, user: &str) -> &str {
+        self.nats_passwords.get(user).map_or("", String::as_str)
+    }
+
+    /// Secrets that fit anywhere and open nothing, to check a configuration with.
+    pub(crate) fn samples() -> Self {
+        let mut samples = Self::default();
+        samples.complete(&[]);
+        samples
+    }
 }
 
 impl DataDir {
@@ -108,14 +179,13 @@ impl DataDir {
         })
     }
 
-    /// The platform's own secrets, made on the first start.
-    pub(crate) fn secrets(&self) -> anyhow::Result<Secrets> {
-        let (secrets, _) = self.kept("secrets.json", || Secrets {
-            token_key: random_key(),
-            nats_password: random_text(32),
-            superuser_password: random_text(32),
-            database_password: random_text(32),
-        })?;
+    /// The platform's own secrets; what is missing is made. `nats_users` are those who need a password.
+    pub(crate) fn secrets(&self, nats_users: &[String]) -> anyhow::Result<Secrets> {
+        let file = self.path.join("secrets.json");
+        let mut secrets: Secrets = read_json(&file)?.unwrap_or_default();
+        if secrets.complete(nats_users) {
+            write_json(&file, &secrets)?;
+        }
         Ok(secrets)
     }
 
@@ -207,7 +277,14 @@ mod tests {
         assert!(new && made.api_key.len() == 40);
         let (kept, new) = data.credentials().unwrap();
         assert!(!new && kept.api_key == made.api_key);
-        assert_eq!(data.secrets().unwrap().token_key, data.secrets().unwrap().token_key);
+        let secrets = |users: &[&str]| {
+            data.secrets(&users.iter().map(ToString::to_string).collect::<Vec<_>>()).unwrap()
+        };
+        let first = secrets(&["cm"]);
+        let more = secrets(&["cm", "echo"]);
+        assert_eq!(first.token_key, more.token_key);
+        assert_eq!(first.nats_password("cm"), more.nats_password("cm"));
+        assert!(more.nats_password("echo").len() == 32 && secrets(&[]).nats_password("echo").len() == 32);
         for file in ["credentials.json", "secrets.json", "lock"] {
             let mode = std::fs::metadata(data.path().join(file)).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o600, "{file}");
@@ -229,7 +306,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let data = DataDir::open(directory.path()).unwrap();
         std::fs::write(data.path().join("secrets.json"), "{").unwrap();
-        let error = data.secrets().err().unwrap().to_string();
+        let error = data.secrets(&[]).err().unwrap().to_string();
         assert!(error.contains("secrets.json"), "{error}");
         assert_eq!(std::fs::read(data.path().join("secrets.json")).unwrap(), b"{");
     }

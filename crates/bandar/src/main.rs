@@ -5,9 +5,12 @@ mod cli;
 mod data;
 mod demo;
 mod limits;
+mod listeners;
+mod nats_users;
 mod run;
 mod services;
 mod settings;
+mod tls;
 mod up;
 
 use std::io::Write as _;
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
             Command::Run(arguments) => run::run(arguments).await,
             Command::Demo(arguments) => demo::demo(arguments).await,
             Command::CheckConfig(arguments) => run::check_config(&arguments),
+            Command::NatsConfig(arguments) => nats_users::nats_config(&arguments),
         }
     })
 }

@@ -7,10 +7,14 @@ pub(crate) fn all() -> Vec<Entry> {
     vec![
         entry::<kpc::Kpc>(),
         entry::<dcx::Dcx>(),
+        entry::<epmx::Epmx>(),
+        entry::<epl::Epl>(),
         entry::<epts::Epts>(),
         entry::<epr::Epr>(),
         entry::<cm::Cm>(),
+        entry::<ccm::Ccm>(),
         entry::<tekton::Tekton>(),
+        entry::<tm::Tm>(),
     ]
 }
 

@@ -1,17 +1,17 @@
 //! `bandar up`: the whole platform on one machine.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-
 use anyhow::Context as _;
+use ids::InstanceName;
 use runtime::telemetry::Telemetry;
 use runtime::{Faults, Platform, Settings};
 
 use crate::backing::{Backing, Wanted};
 use crate::cli::Up;
-use crate::data::{Credentials, DataDir, Running, Secrets};
+use crate::data::{Credentials, DataDir, Running, Secrets, write_private};
+use crate::listeners::Listeners;
 use crate::run::until_stopped;
 use crate::settings::{install_telemetry, is_set};
-use crate::{demo, services};
+use crate::{demo, nats_users, services, tls};
 
 type Overrides = Vec<(String, String)>;
 
@@ -19,27 +19,36 @@ type Overrides = Vec<(String, String)>;
 pub(crate) async fn up(arguments: Up) -> anyhow::Result<()> {
     let given = load(&arguments, Vec::new());
     check_early(&arguments, &given)?;
-    let mqtt = mqtt_listen(&given)?;
+    let listeners = Listeners::of(&given)?;
     crate::limits::raise_open_files();
     let telemetry = install_telemetry(&given)?;
     let data = DataDir::open(&arguments.data.path)?;
     let (credentials, first_start) = data.credentials()?;
-    let secrets = data.secrets()?;
+    let extensions = extensions(&data, &arguments)?;
+    let users = nats_users::users(&extensions)?;
+    let names: Vec<String> = users.iter().map(|user| user.name.clone()).collect();
+    let secrets = data.secrets(&names)?;
+    let files = tls::prepare(data.path(), &arguments.tls_names)?;
     let mut overrides = own_settings(&given, &credentials, &secrets);
+    overrides.extend(tls_settings(&given, &files));
     let wanted = Wanted { nats: !is_set(&given, "nats.url"), postgres: !is_set(&given, "postgres.url") };
     let begin = std::time::Instant::now();
     let (backing, data) = tokio::task::spawn_blocking(move || {
-        let backing = Backing::start(wanted, &data, &secrets)?;
+        let backing = Backing::start(wanted, &data, &secrets, &users)?;
+        if let Some(url) = backing.nats_url() {
+            write_extensions(&data, url, &secrets, &extensions)?;
+        }
         anyhow::Ok((backing, data))
     })
     .await??;
     overrides.extend(backing.settings());
-    overrides.push(("kpc.mqtt.listen".to_owned(), mqtt.to_string()));
+    overrides.extend(listeners.settings());
     tracing::info!("NATS and PostgreSQL are ready after {} ms", begin.elapsed().as_millis());
 
     let settings = load(&arguments, overrides);
     let ended =
-        serve(&arguments, &settings, mqtt, &data, &telemetry, first_start.then_some(&credentials)).await;
+        serve(&arguments, &settings, &listeners, &data, &telemetry, first_start.then_some(&credentials))
+            .await;
     data.withdraw();
     let stopped = tokio::select! {
         stopped = tokio::task::spawn_blocking(move || drop(backing)) => stopped.context("stopping NATS and PostgreSQL"),
@@ -58,18 +67,15 @@ pub(crate) async fn up(arguments: Up) -> anyhow::Result<()> {
 async fn serve(
     arguments: &Up,
     settings: &Settings,
-    mqtt: SocketAddr,
+    listeners: &Listeners,
     data: &DataDir,
     telemetry: &Telemetry,
     new: Option<&Credentials>,
 ) -> anyhow::Result<()> {
     let names = services::names();
     let platform = Platform::start(settings, &services::all(), &names, Some(telemetry.registry())).await?;
-    let running = Running {
-        pid: std::process::id(),
-        http: format!("http://{}", from_here(platform.http_address())),
-        mqtt: from_here(mqtt).to_string(),
-    };
+    drop(tokio::spawn(tls::keep_fresh(data.path().to_owned(), arguments.tls_names.clone())));
+    let running = listeners.running(platform.http_address(), data);
     until_stopped(platform, async || {
         data.announce(&running)?;
         crate::say(&welcome(&running, data, new))?;
@@ -99,15 +105,10 @@ fn check_early(arguments: &Up, given: &Settings) -> Result<(), Faults> {
     let credentials = Credentials {
         tenant: text("sample"),
         admin_user: text("sample"),
-        admin_password: text("sample"),
+        admin_password: "p".repeat(20),
         api_key: "k".repeat(40),
     };
-    let secrets = Secrets {
-        token_key: "ab".repeat(32),
-        nats_password: text("sample"),
-        superuser_password: text("sample"),
-        database_password: text("sample"),
-    };
+    let secrets = Secrets::samples();
     let mut overrides = own_settings(given, &credentials, &secrets);
     for (key, url) in [("nats.url", "nats://127.0.0.1:4222"), ("postgres.url", "postgres://localhost/bandar")]
     {
@@ -120,43 +121,78 @@ fn check_early(arguments: &Up, given: &Settings) -> Result<(), Faults> {
 
 /// The settings that the first start made, except those that are given otherwise.
 fn own_settings(given: &Settings, credentials: &Credentials, secrets: &Secrets) -> Overrides {
-    let mut settings = Vec::new();
-    let mut set = |key: &str, value: &str| settings.push((key.to_owned(), value.to_owned()));
-    if !is_set(given, "http.auth.api_key") && !is_set(given, "http.auth.keys") {
-        set("http.auth.tenant", &credentials.tenant);
-        set("http.auth.api_key", &credentials.api_key);
-    }
-    if !is_set(given, "cm.token_key") {
-        set("cm.token_key", &secrets.token_key);
-    }
-    settings
+    let own = [
+        ("http.auth.platform_tenant", &credentials.tenant),
+        ("tm.bootstrap.tenant", &credentials.tenant),
+        ("tm.bootstrap.admin_user", &credentials.admin_user),
+        ("tm.bootstrap.admin_password", &credentials.admin_password),
+        ("tm.bootstrap.api_key", &credentials.api_key),
+        ("tm.key_encryption_key", &secrets.tenant_manager_key),
+        ("ccm.key_encryption_key", &secrets.client_credentials_key),
+        ("cm.token_key", &secrets.token_key),
+        ("epr.batch_key", &secrets.batch_key),
+    ];
+    let own = own.into_iter().filter(|(key, _)| !is_set(given, key));
+    own.map(|(key, value)| (key.to_owned(), value.clone())).collect()
 }
 
-/// Where MQTT is served. For port 0 a free one is chosen here, so that it can be told.
-fn mqtt_listen(given: &Settings) -> anyhow::Result<SocketAddr> {
-    let kpc: kpc::Config = given.section("kpc").map_err(Faults)?;
-    let mut listen = kpc.mqtt.listen;
-    if listen.port() == 0 {
-        let port = crate::backing::ports::free_on(listen.ip());
-        listen
-            .set_port(port.with_context(|| format!("no free port on {}; set kpc.mqtt.listen", listen.ip()))?);
-    }
-    Ok(listen)
+/// The certificate that the first start made, where none is given.
+fn tls_settings(given: &Settings, files: &tls::Files) -> Overrides {
+    let own = [
+        ("kpc.mqtt.tls.certificate_file", &files.certificate, "kpc.mqtt.tls.certificate_file"),
+        ("kpc.mqtt.tls.key_file", &files.key, "kpc.mqtt.tls.certificate_file"),
+        ("kpc.mqtt.tls.ca_file", &files.root, "kpc.mqtt.tls.certificate_file"),
+        ("http.tls.certificate_file", &files.certificate, "http.tls.certificate_file"),
+        ("http.tls.key_file", &files.key, "http.tls.certificate_file"),
+    ];
+    let own = own.into_iter().filter(|(_, _, unless)| !is_set(given, unless));
+    own.map(|(key, file, _)| (key.to_owned(), file.to_string_lossy().into_owned())).collect()
 }
 
-/// The address to connect to from this machine for one that is listened on.
-fn from_here(listen: SocketAddr) -> SocketAddr {
-    let ip = match listen.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    SocketAddr::new(ip, listen.port())
+/// The extensions of this start and of earlier ones, which have a file each.
+fn extensions(data: &DataDir, arguments: &Up) -> anyhow::Result<Vec<InstanceName>> {
+    let mut names = arguments.extensions.clone();
+    for file in std::fs::read_dir(data.path().join("extensions")).into_iter().flatten() {
+        let file = file?.path();
+        if file.extension().is_some_and(|extension| extension == "env") {
+            names.extend(file.file_stem().map(|stem| stem.to_string_lossy().into_owned()));
+        }
+    }
+    names.sort_unstable();
+    names.dedup();
+    nats_users::extension_names(&names)
+}
+
+/// Writes for each extension how it joins the platform, readable to the owner only.
+fn write_extensions(
+    data: &DataDir,
+    nats_url: &str,
+    secrets: &Secrets,
+    extensions: &[InstanceName],
+) -> anyhow::Result<()> {
+    let directory = data.path().join("extensions");
+    std::fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
+    let Some((_, address)) = nats_url.split_once("://") else { return Ok(()) };
+    for name in extensions {
+        let password = secrets.nats_password(name.as_str());
+        let text = format!("NATS_URL=nats://{name}:{password}@{address}\n");
+        write_private(&directory.join(format!("{name}.env")), text.as_bytes())?;
+    }
+    Ok(())
 }
 
 fn welcome(running: &Running, data: &DataDir, new: Option<&Credentials>) -> String {
     let file = data.path().join("credentials.json");
-    let mut text = format!("\nBandar is ready: HTTP {}, MQTT {}\n", running.http, running.mqtt);
+    let mut text = format!(
+        "\nBandar is ready: HTTP {}, MQTT {}\n  over TLS: HTTP {}, MQTT {} (certificate authority: {})\n  MQTT over WebSocket: {}, {}\n",
+        running.http,
+        running.mqtt,
+        running.https,
+        running.mqtt_tls,
+        running.root_certificate.display(),
+        running.mqtt_ws,
+        running.mqtt_wss,
+    );
     match new {
         Some(credentials) => text.push_str(&format!(
             "Made for you, shown once, kept in {}:\n  tenant {}, user {}, password {}\n  API key {}\n",
@@ -169,17 +205,4 @@ fn welcome(running: &Running, data: &DataDir, new: Option<&Credentials>) -> Stri
         None => text.push_str(&format!("Credentials: {}\n", file.display())),
     }
     text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_are_shown_as_they_are_reached() {
-        let shown = |listen: &str| from_here(listen.parse().unwrap()).to_string();
-        assert_eq!(shown("0.0.0.0:8080"), "127.0.0.1:8080");
-        assert_eq!(shown("[::]:1883"), "[::1]:1883");
-        assert_eq!(shown("192.0.2.7:80"), "192.0.2.7:80");
-    }
 }

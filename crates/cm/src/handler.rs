@@ -1,14 +1,15 @@
-//! Answers other services: 16/ECAP token validation and status transition, and the making of first tokens.
+//! Answers other services: 16/ECAP token validation and status transition, the making of first tokens, and the
+//! deletion of an endpoint's tokens.
 //!
-//! | status | token validation | transition | making |
-//! |---|---|---|---|
-//! | 200, 201 | the endpoint's id | done, or so already | the token |
-//! | 400 | bad name or token | bad name, token or status | bad name or token |
-//! | 403 | suspended or revoked | | |
-//! | 404 | unknown | unknown | |
-//! | 409 | | not from its present status | taken |
-//! | 429 | | | the endpoint has too many |
-//! | 503 | the database is away | same | same |
+//! | status | token validation | transition | making | deletion |
+//! |---|---|---|---|---|
+//! | 200, 201 | the endpoint's id | done, or so already | the token | there are none now |
+//! | 400 | bad name or token | bad name, token or status | bad name or token | bad name |
+//! | 403 | suspended or revoked | | | |
+//! | 404 | unknown | unknown | | |
+//! | 409 | | not from its present status | taken | |
+//! | 429 | | | the endpoint has too many | |
+//! | 503 | the database is away | same | same | same |
 
 use std::sync::Arc;
 
@@ -18,7 +19,10 @@ use ism::ecap::{
     EndpointTokenStatusTransitionRequest, EndpointTokenStatusTransitionResponse,
     EndpointTokenValidationRequest, EndpointTokenValidationResponse,
 };
-use ism::tokens::{EndpointTokenCreateRequest, EndpointTokenCreateResponse};
+use ism::tokens::{
+    EndpointTokenCreateRequest, EndpointTokenCreateResponse, EndpointTokensDeleteRequest,
+    EndpointTokensDeleteResponse,
+};
 
 use crate::error::Error;
 use crate::registry::{Created, Registry};
@@ -137,4 +141,29 @@ fn read(request: &EndpointTokenCreateRequest) -> Result<(Owner, Option<EndpointT
     };
     let wish = request.token.as_ref().map(|token| EndpointToken::parse(token.as_str())).transpose()?;
     Ok((owner, wish))
+}
+
+/// Deletes all tokens of an endpoint that is being deleted; asked again, there are none, which is fine.
+pub(crate) async fn delete(
+    registry: Arc<Registry>,
+    request: EndpointTokensDeleteRequest,
+) -> EndpointTokensDeleteResponse {
+    let deleted = async {
+        let tenant = TenantId::parse(&request.tenant_id)?;
+        let endpoint_id = EndpointId::parse(&request.endpoint_id)?;
+        // The application is that of the endpoint; it need not be known, but it must be a name.
+        ApplicationName::parse(&request.app_name)?;
+        registry.delete_of_endpoint(&request.correlation_id, &tenant, &endpoint_id).await
+    };
+    let (status_code, reason_phrase) = match deleted.await {
+        Ok(()) => (200, None),
+        Err(error) => status_of(&error),
+    };
+    EndpointTokensDeleteResponse {
+        correlation_id: request.correlation_id,
+        timestamp: runtime::now_ms(),
+        timeout: 0,
+        status_code,
+        reason_phrase,
+    }
 }

@@ -5,8 +5,10 @@ use opentelemetry::metrics::Counter;
 
 use crate::status::Status;
 
+#[derive(Clone)]
 pub(crate) struct Metrics {
     validations: Counter<u64>,
+    revocations: Counter<u64>,
 }
 
 impl Metrics {
@@ -18,7 +20,17 @@ impl Metrics {
                 "Token validations by what was found: valid, refused (suspended or revoked), unknown.",
             )
             .build();
-        Self { validations }
+        let revocations = meter
+            .u64_counter("bandar_cm_revocations_told")
+            .with_description(
+                "Events that tokens became useless, by whether they were told again (true) because they had not come back.",
+            )
+            .build();
+        Self { validations, revocations }
+    }
+
+    pub(crate) fn revocation_told(&self, again: bool) {
+        self.revocations.add(1, &[KeyValue::new("again", again)]);
     }
 
     pub(crate) fn validated(&self, status: Option<Status>) {

@@ -1,19 +1,19 @@
 //! What may be done with tokens, whoever asks: over REST or over NATS.
 
-use ids::{ApplicationName, EndpointToken};
-use ism::Record as _;
-use ism::ecap::{EP_TOKEN_REVOKED, EndpointTokenRevokedEvent};
-use runtime::Context;
+use chrono::{DateTime, Utc};
+use ids::{ApplicationName, EndpointId, EndpointToken, TenantId};
+use uuid::Uuid;
 
+use crate::announcer::Announcer;
 use crate::error::Error;
 use crate::metrics::Metrics;
 use crate::secret::{TokenKey, generate};
 use crate::status::Status;
-use crate::store::{Found, Owner, Store, Token};
+use crate::store::{Found, Owner, Revocation, Selector, Store, Token};
 
 /// The tokens of all endpoints.
 pub(crate) struct Registry {
-    context: Context,
+    announcer: Announcer,
     store: Store,
     key: TokenKey,
     metrics: Metrics,
@@ -26,8 +26,8 @@ pub(crate) struct Created {
 }
 
 impl Registry {
-    pub(crate) fn new(context: Context, store: Store, key: TokenKey) -> Self {
-        Self { context, store, key, metrics: Metrics::new() }
+    pub(crate) fn new(announcer: Announcer, store: Store, key: TokenKey, metrics: Metrics) -> Self {
+        Self { announcer, store, key, metrics }
     }
 
     pub(crate) fn store(&self) -> &Store {
@@ -65,7 +65,7 @@ impl Registry {
         Ok(found)
     }
 
-    /// Moves a token to another status; tells all services when that makes it useless.
+    /// Moves the token of a text to another status; tells all services when it is useless now.
     pub(crate) async fn transit(
         &self,
         correlation_id: &str,
@@ -74,31 +74,77 @@ impl Registry {
         target: Status,
     ) -> Result<(), Error> {
         let hash = self.key.hash(application, token);
-        let before = self.store.transit(application, &hash, target).await?;
-        // Also when it was so already: the asker repeats because it has seen no effect, and the event may
-        // have been lost.
-        if !target.is_valid() {
-            self.announce_revoked(correlation_id, application, &before).await;
-        }
+        let moved = self.store.transit(correlation_id, Selector::Hash(application, &hash), target).await?;
+        self.tell(moved.revocation).await;
         Ok(())
     }
 
-    async fn announce_revoked(&self, correlation_id: &str, application: &ApplicationName, token: &Found) {
-        let event = EndpointTokenRevokedEvent {
-            correlation_id: correlation_id.to_owned(),
-            timestamp: runtime::now_ms(),
-            timeout: 0,
-            app_name: application.to_string(),
-            endpoint_id: token.endpoint_id.clone(),
-            token_ids: vec![token.token_id.to_string()],
-            originator_replica_id: self.context.replica().to_string(),
-        };
-        let subject = EP_TOKEN_REVOKED.of(self.context.instance());
-        if let Err(error) = self.context.nats().publish(subject, event.encode()).await {
-            tracing::error!(
-                %error, token_id = %token.token_id,
-                "a revoked event could not be sent: gateways may accept the token until they ask again"
-            );
+    /// Moves a token of an endpoint to another status; tells all services when it is useless now.
+    pub(crate) async fn set_status(
+        &self,
+        correlation_id: &str,
+        tenant: &TenantId,
+        endpoint_id: &EndpointId,
+        token_id: Uuid,
+        target: Status,
+    ) -> Result<Token, Error> {
+        let selector = Selector::Id(tenant, endpoint_id, token_id);
+        let moved = self.store.transit(correlation_id, selector, target).await?;
+        self.tell(moved.revocation).await;
+        Ok(moved.token)
+    }
+
+    /// Deletes a token of an endpoint; tells all services if it could be used.
+    pub(crate) async fn delete(
+        &self,
+        correlation_id: &str,
+        tenant: &TenantId,
+        endpoint_id: &EndpointId,
+        token_id: Uuid,
+    ) -> Result<(), Error> {
+        let selector = Selector::Id(tenant, endpoint_id, token_id);
+        let revoked = self.store.delete(correlation_id, selector).await?;
+        self.tell(revoked).await;
+        Ok(())
+    }
+
+    /// Deletes all tokens of an endpoint that is being deleted.
+    pub(crate) async fn delete_of_endpoint(
+        &self,
+        correlation_id: &str,
+        tenant: &TenantId,
+        endpoint_id: &EndpointId,
+    ) -> Result<(), Error> {
+        let revoked = self.store.delete_of_endpoint(correlation_id, tenant, endpoint_id).await?;
+        self.tell(revoked).await;
+        Ok(())
+    }
+
+    /// Deletes the tokens that were left when an endpoint was deleted: made while it was.
+    pub(crate) async fn endpoint_unregistered(
+        &self,
+        correlation_id: &str,
+        endpoint_id: &EndpointId,
+        until: DateTime<Utc>,
+    ) -> Result<(), Error> {
+        let revoked = self.store.delete_made_until(correlation_id, endpoint_id, until).await?;
+        self.tell(revoked).await;
+        Ok(())
+    }
+
+    /// Deletes some tokens of unregistered tenants; whether there may be more.
+    pub(crate) async fn remove_some_of_tenants(&self) -> Result<bool, Error> {
+        let correlation_id = format!("removal-{}", Uuid::now_v7());
+        let Some(revocations) = self.store.remove_some(&correlation_id).await? else { return Ok(false) };
+        for revocation in &revocations {
+            self.announcer.tell(revocation).await;
+        }
+        Ok(true)
+    }
+
+    async fn tell(&self, revocation: Option<Revocation>) {
+        if let Some(revocation) = revocation {
+            self.announcer.tell(&revocation).await;
         }
     }
 }

@@ -5,12 +5,26 @@ mod tokens;
 use std::sync::Arc;
 
 use axum::Router;
+use rest::{Rule, Scope, rule};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::endpoints::Endpoints;
 use crate::error::Error;
 use crate::registry::Registry;
+
+const TOKENS: &str = "/cm/api/v1/endpoints/{endpointId}/tokens";
+const TOKEN: &str = "/cm/api/v1/endpoints/{endpointId}/tokens/{endpointTokenId}";
+const STATUS: &str = "/cm/api/v1/endpoints/{endpointId}/tokens/{endpointTokenId}/status";
+
+/// What each route needs. The application is that of the endpoint: the handlers check it.
+pub const ROUTES: &[Rule] = &[
+    rule("POST", TOKENS, "endpoint:update", Scope::Handler),
+    rule("GET", TOKENS, "endpoint:read", Scope::Handler),
+    rule("GET", TOKEN, "endpoint:read", Scope::Handler),
+    rule("DELETE", TOKEN, "endpoint:update", Scope::Handler),
+    rule("PUT", STATUS, "endpoint:update", Scope::Handler),
+];
 
 /// What the handlers work with.
 #[derive(Clone)]
@@ -23,9 +37,10 @@ pub(crate) struct Api {
 pub(crate) fn router(api: Api) -> Router {
     let routes = OpenApiRouter::new()
         .routes(routes!(tokens::create, tokens::list))
-        .routes(routes!(tokens::get))
+        .routes(routes!(tokens::get, tokens::delete))
+        .routes(routes!(tokens::put_status))
         .with_state(api);
-    rest::service("cm", routes)
+    rest::service("cm", ROUTES, routes)
 }
 
 impl From<Error> for rest::Error {

@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 ///
 /// | status | meaning | leads to |
 /// |---|---|---|
-/// | `Inactive` | never used | `Active` by first use; `Revoked` |
+/// | `Inactive` | never used | `Active` by first use; `Suspended`, `Revoked` |
 /// | `Active` | used | `Suspended`, `Revoked` |
 /// | `Suspended` | refused | `Active`, `Revoked` |
 /// | `Revoked` | refused for ever | nothing |
@@ -48,7 +48,7 @@ impl Status {
     pub(crate) const fn leads_to(self, target: Self) -> bool {
         matches!(
             (self, target),
-            (Self::Inactive, Self::Active | Self::Revoked)
+            (Self::Inactive, Self::Active | Self::Suspended | Self::Revoked)
                 | (Self::Active, Self::Suspended | Self::Revoked)
                 | (Self::Suspended, Self::Active | Self::Revoked)
         )
@@ -90,6 +90,7 @@ mod tests {
             .collect();
         let expected = [
             (Status::Inactive, Status::Active),
+            (Status::Inactive, Status::Suspended),
             (Status::Inactive, Status::Revoked),
             (Status::Active, Status::Suspended),
             (Status::Active, Status::Revoked),

@@ -1,4 +1,8 @@
-//! The service's table.
+//! The service's tables.
+
+mod moves;
+mod removals;
+mod revocations;
 
 use chrono::{DateTime, Utc};
 use ids::{ApplicationName, EndpointId, TenantId, TokenId};
@@ -6,6 +10,9 @@ use serde::Serialize;
 use sqlx::{FromRow, PgPool};
 use utoipa::ToSchema;
 use uuid::Uuid;
+
+pub(crate) use moves::Selector;
+pub(crate) use revocations::Revocation;
 
 use crate::error::Error;
 use crate::secret::TokenHash;
@@ -148,38 +155,6 @@ impl Store {
         Ok(())
     }
 
-    /// Moves a token to another status and tells what it was before; to have that status already is fine.
-    pub(crate) async fn transit(
-        &self,
-        application: &ApplicationName,
-        hash: &TokenHash,
-        target: Status,
-    ) -> Result<Found, Error> {
-        let mut transaction = self.pool.begin().await?;
-        let before: Option<Found> = sqlx::query_as(
-            "SELECT token_id, endpoint_id, status FROM tokens WHERE application_name = $1 AND token_hash = $2
-             FOR UPDATE",
-        )
-        .bind(application.as_str())
-        .bind(hash.as_slice())
-        .fetch_optional(&mut *transaction)
-        .await?;
-        let before = before.ok_or(Error::NoSuchToken)?;
-        if before.status == target {
-            return Ok(before);
-        }
-        if !before.status.leads_to(target) {
-            return Err(Error::Transition { from: before.status, to: target });
-        }
-        sqlx::query("UPDATE tokens SET status = $2, updated_at = now() WHERE token_id = $1")
-            .bind(before.token_id)
-            .bind(target.as_str())
-            .execute(&mut *transaction)
-            .await?;
-        transaction.commit().await?;
-        Ok(before)
-    }
-
     /// A page of an endpoint's tokens, and how many there are in all.
     pub(crate) async fn tokens(
         &self,
@@ -240,15 +215,19 @@ impl Store {
         token.ok_or_else(unknown)
     }
 
-    /// Whether an endpoint of the tenant has or had any token.
-    pub(crate) async fn knows(&self, tenant: &TenantId, endpoint_id: &EndpointId) -> Result<bool, Error> {
-        let known = sqlx::query_scalar(
-            "SELECT EXISTS (SELECT FROM tokens WHERE endpoint_id = $1 AND tenant_id = $2)",
+    /// The application of the tenant's endpoint, if the endpoint has any token.
+    pub(crate) async fn application_of(
+        &self,
+        tenant: &TenantId,
+        endpoint_id: &EndpointId,
+    ) -> Result<Option<ApplicationName>, Error> {
+        let name: Option<String> = sqlx::query_scalar(
+            "SELECT application_name FROM tokens WHERE endpoint_id = $1 AND tenant_id = $2 LIMIT 1",
         )
         .bind(endpoint_id.as_str())
         .bind(tenant.as_str())
-        .fetch_one(&self.pool)
+        .fetch_optional(&self.pool)
         .await?;
-        Ok(known)
+        Ok(name.map(|name| ApplicationName::parse(&name)).transpose()?)
     }
 }

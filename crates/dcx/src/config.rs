@@ -54,3 +54,22 @@ pub(crate) struct Settings {
 pub(crate) struct Switch {
     pub(crate) enabled: bool,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_examples_of_the_schema_are_read() {
+        let examples = include_str!(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../../proto-schemas/json/configuration/dcx.app.examples.json"
+        ));
+        let examples: serde_json::Value = serde_json::from_str(examples).unwrap();
+        for example in examples["valid"].as_array().unwrap() {
+            serde_json::from_value::<Settings>(example.clone()).unwrap();
+        }
+        let wrong = serde_json::json!({"reliable-receivers": ["a.b"]});
+        assert!(serde_json::from_value::<Settings>(wrong).is_err());
+    }
+}

@@ -10,11 +10,18 @@ use std::sync::Arc;
 use bytes::Bytes;
 use extension::{Endpoint, Extension, Limits, Message, Parameters, Payload, Refusal, Routes};
 use ids::AppVersionName;
-use runtime::{Applications, Context, LookupError, Service};
+use ism::dstp;
+use runtime::{Applications, Context, Description, LookupError, Service, Subjects};
 
 pub use config::Config;
 use config::Settings;
 use receivers::Receivers;
+
+/// The JSON Schema of the settings, the same for an application and for a version of it.
+const SETTINGS: &str = include_str!(concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../../proto-schemas/json/configuration/dcx.app.schema.json"
+));
 
 /// The data collection extension: 2/DCP from devices, 13/DSTP to the receivers.
 pub struct Dcx {
@@ -26,6 +33,21 @@ pub struct Dcx {
 impl Service for Dcx {
     const NAME: &'static str = "dcx";
     type Config = Config;
+
+    const DESCRIPTION: Option<Description> = Some(Description {
+        group: "Data collection",
+        text: "Takes the telemetry of devices",
+        app_schema: Some(SETTINGS),
+        app_version_schema: Some(SETTINGS),
+        tenant_schema: None,
+    });
+
+    fn subjects() -> Subjects {
+        extension::subjects()
+            .reads_configuration()
+            .emits(dstp::DATA_SAMPLES_RECEIVED)
+            .receives(dstp::DATA_SAMPLES_PROCESSED.protocol)
+    }
 
     fn check(config: &Config) -> Vec<(&'static str, String)> {
         config.faults()

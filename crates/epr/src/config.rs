@@ -1,11 +1,16 @@
 //! Section `[epr]`.
 
+use std::fmt;
 use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::batch::Sealer;
+use crate::filters::FiltersConfig;
+use crate::metadata::Limits;
+
 /// The limits of the service.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Bytes of one endpoint's metadata, as JSON.
@@ -17,6 +22,22 @@ pub struct Config {
     pub token_timeout_ms: u64,
     /// Requests of other services that are answered at once; more wait in the subscription.
     pub concurrent_requests_max: usize,
+    /// Endpoints that one endpoint may contain.
+    pub relations_per_endpoint_max: i64,
+    /// The largest `offset` of a list of endpoints; whoever goes on from there uses `after`.
+    pub list_offset_max: i64,
+    /// The secret under which the tokens in batch tasks are encrypted: 32 random bytes in hex, the same for all replicas.
+    /// When empty, each process makes one, and tokens of batch tasks cannot be read after it has ended.
+    pub batch_key: String,
+    /// Batch tasks of one tenant that are not finished.
+    pub batch_tasks_max: i64,
+    /// How long a batch task and its tokens can be asked for, in hours, from when it was given. What is not registered
+    /// by then fails.
+    pub batch_kept_hours: u64,
+    /// The limits of filters.
+    pub filters: FiltersConfig,
+    /// How often unfinished deletions and batch tasks are looked for, in milliseconds.
+    pub sweep_interval_ms: u64,
 }
 
 impl Default for Config {
@@ -26,7 +47,33 @@ impl Default for Config {
             metadata_keys_max: 256,
             token_timeout_ms: 5_000,
             concurrent_requests_max: 32,
+            relations_per_endpoint_max: 1_000,
+            list_offset_max: 10_000,
+            batch_key: String::new(),
+            batch_tasks_max: 100,
+            batch_kept_hours: 24,
+            filters: FiltersConfig::default(),
+            sweep_interval_ms: 1_000,
         }
+    }
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Config")
+            .field("metadata_bytes_max", &self.metadata_bytes_max)
+            .field("metadata_keys_max", &self.metadata_keys_max)
+            .field("token_timeout_ms", &self.token_timeout_ms)
+            .field("concurrent_requests_max", &self.concurrent_requests_max)
+            .field("relations_per_endpoint_max", &self.relations_per_endpoint_max)
+            .field("list_offset_max", &self.list_offset_max)
+            .field("batch_key", &if self.batch_key.is_empty() { "" } else { "***" })
+            .field("batch_tasks_max", &self.batch_tasks_max)
+            .field("batch_kept_hours", &self.batch_kept_hours)
+            .field("filters", &self.filters)
+            .field("sweep_interval_ms", &self.sweep_interval_ms)
+            .finish()
     }
 }
 
@@ -46,7 +93,38 @@ impl Config {
         if self.concurrent_requests_max < 1 {
             faults.push(("concurrent_requests_max", "must be at least 1".to_owned()));
         }
+        if !(1..=100_000).contains(&self.relations_per_endpoint_max) {
+            faults.push(("relations_per_endpoint_max", "must be from 1 to 100000".to_owned()));
+        }
+        if !(1_000..=10_000_000).contains(&self.list_offset_max) {
+            faults.push(("list_offset_max", "must be from 1000 to 10000000".to_owned()));
+        }
+        if let Err(invalid) = Sealer::new(&self.batch_key) {
+            faults.push(("batch_key", invalid.to_string()));
+        }
+        if !(1..=10_000).contains(&self.batch_tasks_max) {
+            faults.push(("batch_tasks_max", "must be from 1 to 10000".to_owned()));
+        }
+        if !(1..=24 * 30).contains(&self.batch_kept_hours) {
+            faults.push(("batch_kept_hours", "must be from 1 to 720".to_owned()));
+        }
+        if !(10..=60_000).contains(&self.sweep_interval_ms) {
+            faults.push(("sweep_interval_ms", "must be from 10 to 60000".to_owned()));
+        }
+        faults.extend(self.filters.faults());
         faults
+    }
+
+    pub(crate) fn metadata_limits(&self) -> Limits {
+        Limits { keys_max: self.metadata_keys_max, bytes_max: self.metadata_bytes_max }
+    }
+
+    pub(crate) fn batch_kept(&self) -> Duration {
+        Duration::from_secs(self.batch_kept_hours * 60 * 60)
+    }
+
+    pub(crate) fn sweep_interval(&self) -> Duration {
+        Duration::from_millis(self.sweep_interval_ms)
     }
 
     pub(crate) fn token_timeout(&self) -> Duration {
@@ -66,11 +144,36 @@ mod tests {
             metadata_keys_max: 0,
             token_timeout_ms: 0,
             concurrent_requests_max: 0,
+            relations_per_endpoint_max: 0,
+            list_offset_max: 0,
+            batch_key: "x".to_owned(),
+            batch_tasks_max: 0,
+            batch_kept_hours: 0,
+            filters: FiltersConfig { per_application_max: 0, ..FiltersConfig::default() },
+            sweep_interval_ms: 0,
         };
         let keys: Vec<_> = wrong.faults().into_iter().map(|(key, _)| key).collect();
         assert_eq!(
             keys,
-            ["metadata_bytes_max", "metadata_keys_max", "token_timeout_ms", "concurrent_requests_max"]
+            [
+                "metadata_bytes_max",
+                "metadata_keys_max",
+                "token_timeout_ms",
+                "concurrent_requests_max",
+                "relations_per_endpoint_max",
+                "list_offset_max",
+                "batch_key",
+                "batch_tasks_max",
+                "batch_kept_hours",
+                "sweep_interval_ms",
+                "filters.per_application_max",
+            ]
         );
+    }
+
+    #[test]
+    fn debug_output_hides_the_key() {
+        let config = Config { batch_key: "0123".to_owned(), ..Config::default() };
+        assert!(!format!("{config:?}").contains("0123"));
     }
 }

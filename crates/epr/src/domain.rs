@@ -1,12 +1,10 @@
 //! Endpoints and what may be said about them.
 
 use chrono::{DateTime, Utc};
-use ids::{AppVersionName, ApplicationName, EndpointId};
-use serde::Serialize;
+use ids::{AppVersionName, ApplicationName, EndpointId, TenantId};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
-
-const METADATA_KEY_BYTES_MAX: usize = 128;
 
 /// An endpoint: the digital twin of a device.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
@@ -23,6 +21,12 @@ pub(crate) struct Endpoint {
     /// When the metadata last changed; only together with it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) metadata_updated_date: Option<DateTime<Utc>>,
+    /// The ids of the active filters that it matches. Only when asked for by `include=filters`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) filters: Option<Vec<String>>,
+    /// As given when it was registered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) group: Option<String>,
 }
 
 /// The application version of an endpoint.
@@ -53,91 +57,118 @@ pub(crate) struct NewEndpoint {
     pub(crate) application: ApplicationName,
     pub(crate) version: AppVersionName,
     pub(crate) metadata: Map<String, Value>,
+    pub(crate) group: Option<String>,
+    pub(crate) relations: Vec<NewRelation>,
 }
 
-/// Metadata that cannot be stored.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Invalid {
-    #[error("metadata key {0:?} must be 1 to {METADATA_KEY_BYTES_MAX} characters out of A-Z a-z 0-9 _")]
-    Key(String),
-    #[error("the metadata have {keys} keys, more than the {max} allowed (epr.metadata_keys_max)")]
-    Keys { keys: usize, max: usize },
-    #[error("the metadata have {bytes} bytes, more than the {max} allowed (epr.metadata_bytes_max)")]
-    Bytes { bytes: usize, max: usize },
-    #[error("the value of metadata key {0:?} holds a NUL character, which cannot be stored")]
-    Nul(String),
+/// What one endpoint has to do with another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum RelationType {
+    /// As a gateway has sensors behind it.
+    Contains,
 }
 
-/// Checks metadata against the rule of keys and the limits.
-pub(crate) fn check_metadata(
-    metadata: &Map<String, Value>,
-    keys_max: usize,
-    bytes_max: usize,
-) -> Result<(), Invalid> {
-    if metadata.len() > keys_max {
-        return Err(Invalid::Keys { keys: metadata.len(), max: keys_max });
-    }
-    for (key, value) in metadata {
-        let valid = key.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-        if key.is_empty() || key.len() > METADATA_KEY_BYTES_MAX || !valid {
-            // Long keys are cut: the message goes back to the caller and into logs.
-            return Err(Invalid::Key(key.chars().take(METADATA_KEY_BYTES_MAX).collect()));
-        }
-        if holds_nul(value) {
-            return Err(Invalid::Nul(key.clone()));
+impl RelationType {
+    /// The name in JSON and in the table.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Contains => "contains",
         }
     }
-    let mut counter = Counter(0);
-    // A map of values with string keys always serialises, and the counter takes all.
-    if serde_json::to_writer(&mut counter, metadata).is_err() || counter.0 > bytes_max {
-        return Err(Invalid::Bytes { bytes: counter.0, max: bytes_max });
-    }
-    Ok(())
 }
 
-/// PostgreSQL's jsonb cannot hold NUL in strings. The depth is bounded by the JSON parser that made the
-/// value.
-fn holds_nul(value: &Value) -> bool {
-    match value {
-        Value::String(text) => text.contains('\0'),
-        Value::Array(items) => items.iter().any(holds_nul),
-        Value::Object(map) => map.iter().any(|(key, value)| key.contains('\0') || holds_nul(value)),
-        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+/// A relation between two endpoints of one tenant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Relation {
+    #[serde(rename = "type")]
+    pub(crate) relation_type: RelationType,
+    /// The endpoint that contains.
+    #[schema(value_type = String)]
+    pub(crate) from: EndpointId,
+    /// The endpoint that is contained.
+    #[schema(value_type = String)]
+    pub(crate) to: EndpointId,
+}
+
+/// A relation of an endpoint that is being registered: the end that is not given is that endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NewRelation {
+    #[serde(rename = "type")]
+    relation_type: RelationType,
+    /// The endpoint that contains the new one.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    from: Option<EndpointId>,
+    /// The endpoint that the new one contains.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    to: Option<EndpointId>,
+}
+
+impl NewRelation {
+    /// The endpoint at the other end; none unless exactly one end is given.
+    pub(crate) fn other(&self) -> Option<&EndpointId> {
+        match (&self.from, &self.to) {
+            (Some(other), None) | (None, Some(other)) => Some(other),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn of(&self, endpoint_id: &EndpointId) -> Relation {
+        let end = |given: &Option<EndpointId>| given.clone().unwrap_or_else(|| endpoint_id.clone());
+        Relation { relation_type: self.relation_type, from: end(&self.from), to: end(&self.to) }
     }
 }
 
-/// Counts what is written to it.
-struct Counter(usize);
-
-impl std::io::Write for Counter {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0 += bytes.len();
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
+/// An endpoint as it stands in the transaction that changes it: what filters are evaluated against.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct EndpointSnapshot<'a> {
+    pub(crate) endpoint_id: &'a EndpointId,
+    pub(crate) tenant: &'a TenantId,
+    pub(crate) application: &'a ApplicationName,
+    pub(crate) app_version: &'a AppVersionName,
+    pub(crate) metadata: &'a Map<String, Value>,
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
+/// How far a batch task is.
+#[derive(Default, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct BatchStatus {
+    pub(crate) created_count: usize,
+    pub(crate) failed_count: usize,
+    /// Not tried yet, or to be tried again.
+    pub(crate) pending_count: usize,
+    pub(crate) created: Vec<BatchMade>,
+    pub(crate) failed: Vec<BatchFailed>,
+}
 
-    fn check(metadata: Value) -> Result<(), Invalid> {
-        let Value::Object(metadata) = metadata else { panic!("not an object") };
-        check_metadata(&metadata, 3, 60)
-    }
+/// An endpoint of a batch task that is registered. Not `Debug`: it shows the token.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct BatchMade {
+    /// The endpoint's token. Absent when this process cannot decrypt it (`epr.batch_key`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) endpoint_token: Option<String>,
+    pub(crate) endpoint_id: String,
+    #[schema(value_type = Object)]
+    pub(crate) metadata: Map<String, Value>,
+}
 
-    #[test]
-    fn metadata_keep_to_rules_and_limits() {
-        assert_eq!(check(json!({"Serial_1": "x", "nested": {"any key": [1, null]}})), Ok(()));
-        assert_eq!(check(json!({"a b": 1})), Err(Invalid::Key("a b".to_owned())));
-        assert_eq!(check(json!({"": 1})), Err(Invalid::Key(String::new())));
-        assert_eq!(check(json!({"a": ["\0"]})), Err(Invalid::Nul("a".to_owned())));
-        assert_eq!(check(json!({"a": {"\0": 1}})), Err(Invalid::Nul("a".to_owned())));
-        assert_eq!(check(json!({"a": 1, "b": 1, "c": 1, "d": 1})), Err(Invalid::Keys { keys: 4, max: 3 }));
-        assert_eq!(check(json!({"a": "x".repeat(60)})), Err(Invalid::Bytes { bytes: 68, max: 60 }));
-    }
+/// An endpoint of a batch task that is not registered and will not be. Not `Debug`: it shows the token.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct BatchFailed {
+    /// The token wished for, if there was one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) endpoint_token: Option<String>,
+    pub(crate) endpoint_id: String,
+    #[schema(value_type = Object)]
+    pub(crate) metadata: Map<String, Value>,
+    /// `FAILED`
+    pub(crate) status: &'static str,
+    /// Why, in words.
+    pub(crate) status_reason: String,
 }

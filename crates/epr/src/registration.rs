@@ -12,30 +12,30 @@
 //! When it is certain that no token leads to the id, the row is deleted. When it is not, the reservation
 //! stays, but its time is over at once.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use ids::{AppVersionName, EndpointId, EndpointToken, TenantId};
-use ism::Record as _;
-use ism::elce::{REGISTERED, RegisteredEvent};
-use runtime::{Applications, Context, LookupError, Version};
-use serde::Deserialize;
-use serde_json::{Map, Value};
-use tokio::sync::oneshot;
+use runtime::{Context, Version};
 use uuid::Uuid;
 
+use crate::announcer::Announcer;
+use crate::batch::Sealer;
+use crate::carry::carry_through;
 use crate::config::Config;
-use crate::domain::{NewEndpoint, Registered, check_metadata};
+use crate::domain::{NewEndpoint, NewRelation, Registered};
 use crate::error::Error;
-use crate::store::{Reservation, Store};
-use crate::tokens::{NoToken, Tokens};
+use crate::metadata::{Metadata, check};
+use crate::store::{ItemKey, MadeItem, Reservation, Store};
+use crate::tokens::{NoToken, Token, Tokens};
+use crate::updates::{NoSettings, Updates};
 
 /// What confirming may take beyond waiting for the token.
 const CONFIRM_TIME: Duration = Duration::from_secs(10);
+/// How often confirming is tried when it collides with other transactions.
+const ATTEMPTS: u32 = 4;
 
-/// The service has no settings of its own at applications: it only looks up whose they are.
-#[derive(Debug, Default, Deserialize)]
-pub(crate) struct NoSettings {}
+/// What stands in paths where an endpoint id may stand, and what HTTP clients take out of paths.
+const NO_IDS: [&str; 5] = ["batch", "delete", "search", ".", ".."];
 
 /// A wish for an endpoint.
 #[derive(Debug, Clone)]
@@ -43,24 +43,34 @@ pub(crate) struct Wish {
     pub(crate) version: AppVersionName,
     pub(crate) endpoint_id: Option<EndpointId>,
     pub(crate) token: Option<EndpointToken>,
-    pub(crate) metadata: Map<String, Value>,
+    pub(crate) metadata: Metadata,
+    pub(crate) group: Option<String>,
+    pub(crate) relations: Vec<NewRelation>,
 }
 
 /// Registers endpoints. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Registrar {
     context: Context,
-    applications: Applications<NoSettings>,
+    announcer: Announcer,
+    updates: Updates,
     tokens: Tokens,
+    sealer: Sealer,
     store: Store,
     config: Config,
 }
 
 impl Registrar {
-    pub(crate) async fn new(context: Context, store: Store, config: Config) -> anyhow::Result<Self> {
-        let applications = Applications::new(&context).await?;
-        let tokens = Tokens::new(context.clone(), config.token_timeout())?;
-        Ok(Self { context, applications, tokens, store, config })
+    pub(crate) fn new(
+        context: Context,
+        announcer: Announcer,
+        updates: Updates,
+        tokens: Tokens,
+        sealer: Sealer,
+        store: Store,
+        config: Config,
+    ) -> Self {
+        Self { context, announcer, updates, tokens, sealer, store, config }
     }
 
     /// Registers an endpoint. Once begun this goes on to its end, also when the caller does not wait for it.
@@ -70,71 +80,99 @@ impl Registrar {
         tenant: TenantId,
         wish: Wish,
     ) -> Result<Registered, Error> {
-        check_metadata(&wish.metadata, self.config.metadata_keys_max, self.config.metadata_bytes_max)?;
-        let version = self.version(&tenant, &wish.version).await?;
-        let (sender, receiver) = oneshot::channel();
         let registrar = self.clone();
-        self.context.task(async move {
-            let registered = registrar.run(&correlation_id, &tenant, &version, wish).await;
-            // A caller who has gone finds the endpoint by its id.
-            drop(sender.send(registered));
-        });
-        receiver.await.unwrap_or_else(|_| Err(Error::NoToken("the service is stopping".to_owned())))
+        carry_through(&self.context, async move { registrar.run(&correlation_id, &tenant, wish, None).await })
+            .await
     }
 
-    async fn version(
+    /// Registers an endpoint of an order.
+    pub(crate) async fn register_item(
         &self,
+        correlation_id: &str,
         tenant: &TenantId,
-        name: &AppVersionName,
-    ) -> Result<Arc<Version<NoSettings>>, Error> {
-        match self.applications.version(name).await {
-            Ok(version) if version.tenant_id == *tenant => Ok(version),
-            Ok(_) | Err(LookupError::Unknown) => Err(Error::UnknownVersion(name.clone())),
-            Err(LookupError::Unavailable(reason)) => Err(Error::VersionsUnavailable(reason)),
-        }
+        wish: Wish,
+        item: ItemKey,
+    ) -> Result<(), Error> {
+        self.run(correlation_id, tenant, wish, Some(item)).await.map(drop)
     }
 
     async fn run(
         &self,
         correlation_id: &str,
         tenant: &TenantId,
-        version: &Version<NoSettings>,
         wish: Wish,
+        item: Option<ItemKey>,
     ) -> Result<Registered, Error> {
-        let endpoint_id = match wish.endpoint_id {
-            Some(endpoint_id) => endpoint_id,
-            None => EndpointId::parse(&Uuid::new_v4().to_string())?,
-        };
-        let new = NewEndpoint {
-            endpoint_id,
-            application: version.app_name.clone(),
-            version: version.app_version_name.clone(),
-            metadata: wish.metadata,
-        };
+        check(&wish.metadata, self.config.metadata_limits())?;
+        let version = self.updates.version(tenant, &wish.version).await?;
+        let wished = wish.token.clone();
+        let new = new_endpoint(wish, &version)?;
+        self.check_relations(tenant, &new).await?;
         let hold = self.config.token_timeout() + CONFIRM_TIME;
         let reservation = self.store.reserve(tenant, &new, hold).await?;
-        let token = match self.tokens.create(correlation_id, tenant, &new, wish.token.as_ref()).await {
+        let token = match self.tokens.create(correlation_id, tenant, &new, wished.as_ref()).await {
             Ok(token) => token,
             Err(no_token) => return Err(self.give_up(&reservation, &new.endpoint_id, no_token).await),
         };
-        let endpoint = self
-            .store
-            .confirm(&reservation)
-            .await?
-            .ok_or_else(|| Error::Reserved(new.endpoint_id.clone()))?;
-        self.announce(correlation_id, &new).await;
-        Ok(Registered { endpoint, token: token.token.as_str().to_owned(), status: token.status })
+        let registered = self.confirm(&reservation, tenant, &new, token, item).await;
+        let (registered, matches) = match registered {
+            Ok(registered) => registered,
+            Err(error) => {
+                // The token leads to an id that nobody sees; the same request may be made again at once.
+                self.undo(&reservation, &new.endpoint_id, false).await;
+                return Err(error);
+            }
+        };
+        self.announcer.registered(correlation_id, &new).await;
+        matches.publish(&self.context, correlation_id).await;
+        Ok(registered)
+    }
+
+    /// Tells of relations that cannot be made before a token is made. They are checked again in the transaction that
+    /// makes them.
+    async fn check_relations(&self, tenant: &TenantId, new: &NewEndpoint) -> Result<(), Error> {
+        let others: Vec<EndpointId> =
+            new.relations.iter().filter_map(|relation| relation.other().cloned()).collect();
+        if others.len() != new.relations.len() {
+            return Err(Error::Refused("a relation of a new endpoint needs either from or to".to_owned()));
+        }
+        for other in &others {
+            if self.store.belonging(tenant, other).await?.is_none() {
+                return Err(Error::UnknownEndpoint(other.clone()));
+            }
+        }
+        Ok(())
+    }
+
+    async fn confirm(
+        &self,
+        reservation: &Reservation,
+        tenant: &TenantId,
+        new: &NewEndpoint,
+        token: Token,
+        item: Option<ItemKey>,
+    ) -> Result<(Registered, crate::filters::Changes), Error> {
+        let made = match item {
+            Some(key) => Some(MadeItem { key, token: self.sealer.seal(key, token.token.as_str())? }),
+            None => None,
+        };
+        let mut attempt = 1;
+        let confirmed = loop {
+            let relations_max = self.config.relations_per_endpoint_max;
+            match self.store.confirm(reservation, tenant, new, relations_max, made.as_ref()).await {
+                Err(error) if error.is_collision() && attempt < ATTEMPTS => attempt += 1,
+                confirmed => break confirmed?,
+            }
+        };
+        let (endpoint, matches) = confirmed.ok_or_else(|| Error::Reserved(new.endpoint_id.clone()))?;
+        let registered =
+            Registered { endpoint, token: token.token.as_str().to_owned(), status: token.status };
+        Ok((registered, matches))
     }
 
     async fn give_up(&self, reservation: &Reservation, endpoint_id: &EndpointId, no_token: NoToken) -> Error {
         let unused = reservation.fresh && !matches!(no_token, NoToken::Unknown(_));
-        let undone =
-            if unused { self.store.release(reservation).await } else { self.store.lapse(reservation).await };
-        if let Err(error) = undone {
-            // The reservation ends by itself.
-            let error = &error as &dyn std::error::Error;
-            tracing::warn!(error, %endpoint_id, "an endpoint id stays reserved for some seconds");
-        }
+        self.undo(reservation, endpoint_id, unused).await;
         match no_token {
             NoToken::Taken(reason) => Error::TokenTaken(reason),
             NoToken::Invalid(reason) => Error::TokenInvalid(reason),
@@ -146,18 +184,32 @@ impl Registrar {
         }
     }
 
-    async fn announce(&self, correlation_id: &str, endpoint: &NewEndpoint) {
-        let event = RegisteredEvent {
-            correlation_id: correlation_id.to_owned(),
-            timestamp: runtime::now_ms(),
-            timeout: 0,
-            app_version_name: endpoint.version.to_string(),
-            endpoint_id: endpoint.endpoint_id.to_string(),
-            originator_replica_id: self.context.replica().to_string(),
-        };
-        let subject = REGISTERED.of(self.context.instance());
-        if let Err(error) = self.context.nats().publish(subject, event.encode()).await {
-            tracing::warn!(%error, endpoint_id = %endpoint.endpoint_id, "a registered event could not be sent");
+    async fn undo(&self, reservation: &Reservation, endpoint_id: &EndpointId, unused: bool) {
+        let undone =
+            if unused { self.store.release(reservation).await } else { self.store.lapse(reservation).await };
+        if let Err(error) = undone {
+            // The reservation ends by itself.
+            tracing::warn!(error = error.as_dyn(), %endpoint_id, "an endpoint id stays reserved for some seconds");
         }
     }
+}
+
+fn new_endpoint(wish: Wish, version: &Version<NoSettings>) -> Result<NewEndpoint, Error> {
+    let endpoint_id = match wish.endpoint_id {
+        Some(endpoint_id) if NO_IDS.contains(&endpoint_id.as_str()) => {
+            return Err(Error::Refused(format!(
+                "endpointId {endpoint_id} means something else in paths; choose another"
+            )));
+        }
+        Some(endpoint_id) => endpoint_id,
+        None => EndpointId::parse(&Uuid::new_v4().to_string())?,
+    };
+    Ok(NewEndpoint {
+        endpoint_id,
+        application: version.app_name.clone(),
+        version: version.app_version_name.clone(),
+        metadata: wish.metadata,
+        group: wish.group,
+        relations: wish.relations,
+    })
 }

@@ -1,19 +1,26 @@
-//! The service's table.
+//! The service's tables.
 
+mod batches;
 mod list;
+mod metadata;
+mod relations;
+mod removal;
+mod reservations;
 
-use std::time::Duration;
+use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use ids::{AppVersionName, ApplicationName, EndpointId, TenantId};
 use serde_json::{Map, Value};
 use sqlx::types::Json;
 use sqlx::{FromRow, PgPool};
-use uuid::Uuid;
 
-pub(crate) use list::Filter;
+pub(crate) use batches::{Item, ItemKey, MadeItem, NewItem, NewTask, Outcome, Task};
+pub(crate) use metadata::{Locked, State, Written};
+pub(crate) use removal::{Doomed, Marked, Purge, PurgeOrder};
+pub(crate) use reservations::Reservation;
 
-use crate::domain::{Endpoint, EndpointVersion, NewEndpoint};
+use crate::domain::{Endpoint, EndpointVersion};
 use crate::error::Error;
 
 /// The migrations of the schema.
@@ -25,15 +32,6 @@ pub(crate) struct Store {
     pool: PgPool,
 }
 
-/// An id that is held for one registration until the endpoint has its token.
-#[derive(Debug)]
-pub(crate) struct Reservation {
-    endpoint_id: EndpointId,
-    registration_id: Uuid,
-    /// Whether no earlier registration had the id: then no token can lead to it yet.
-    pub(crate) fresh: bool,
-}
-
 #[derive(FromRow)]
 struct EndpointRow {
     endpoint_id: String,
@@ -42,6 +40,7 @@ struct EndpointRow {
     created_at: DateTime<Utc>,
     metadata: Option<Json<Map<String, Value>>>,
     metadata_updated_at: Option<DateTime<Utc>>,
+    endpoint_group: Option<String>,
 }
 
 impl From<EndpointRow> for Endpoint {
@@ -54,6 +53,8 @@ impl From<EndpointRow> for Endpoint {
             app_version: version,
             metadata: row.metadata.map(|Json(metadata)| metadata),
             metadata_updated_date: row.metadata_updated_at,
+            filters: None,
+            group: row.endpoint_group,
         }
     }
 }
@@ -63,105 +64,9 @@ impl Store {
         Self { pool }
     }
 
-    /// Reserves the id of an endpoint for its registration.
-    ///
-    /// A reservation that was never confirmed (the process died, or no token came) and whose time is over may
-    /// be taken over, but only for the same tenant and application: a token for it may have been made, and it
-    /// must not lead to another's endpoint.
-    pub(crate) async fn reserve(
-        &self,
-        tenant: &TenantId,
-        new: &NewEndpoint,
-        hold: Duration,
-    ) -> Result<Reservation, Error> {
-        let registration_id = Uuid::new_v4();
-        // xmax is 0 in a row that was inserted, not updated.
-        let fresh: Option<bool> = sqlx::query_scalar(
-            "INSERT INTO endpoints AS held (endpoint_id, tenant_id, application_name, app_version_name,
-                 app_version_registered_at, metadata, metadata_updated_at, created_at, registration_id, reserved_until)
-             VALUES ($1, $2, $3, $4, now(), $5, CASE WHEN $5 <> '{}'::jsonb THEN now() END, now(), $6,
-                 now() + make_interval(secs => $7))
-             ON CONFLICT ON CONSTRAINT endpoints_pkey DO UPDATE SET
-                 app_version_name = excluded.app_version_name,
-                 app_version_registered_at = excluded.app_version_registered_at,
-                 metadata = excluded.metadata,
-                 metadata_updated_at = excluded.metadata_updated_at,
-                 created_at = excluded.created_at,
-                 registration_id = excluded.registration_id,
-                 reserved_until = excluded.reserved_until
-             WHERE held.registered_at IS NULL AND held.reserved_until < now()
-                 AND held.tenant_id = excluded.tenant_id AND held.application_name = excluded.application_name
-             RETURNING xmax = 0",
-        )
-        .bind(new.endpoint_id.as_str())
-        .bind(tenant.as_str())
-        .bind(new.application.as_str())
-        .bind(new.version.as_str())
-        .bind(Json(&new.metadata))
-        .bind(registration_id)
-        .bind(hold.as_secs_f64())
-        .fetch_optional(&self.pool)
-        .await?;
-        match fresh {
-            Some(fresh) => Ok(Reservation { endpoint_id: new.endpoint_id.clone(), registration_id, fresh }),
-            None => Err(self.why_not_reserved(tenant, new).await?),
-        }
-    }
-
-    async fn why_not_reserved(&self, tenant: &TenantId, new: &NewEndpoint) -> Result<Error, Error> {
-        let passing: Option<bool> = sqlx::query_scalar(
-            "SELECT registered_at IS NULL AND tenant_id = $2 AND application_name = $3 FROM endpoints
-             WHERE endpoint_id = $1",
-        )
-        .bind(new.endpoint_id.as_str())
-        .bind(tenant.as_str())
-        .bind(new.application.as_str())
-        .fetch_optional(&self.pool)
-        .await?;
-        // Gone meanwhile: the registration that held it failed.
-        let passing = passing.unwrap_or(true);
-        let endpoint_id = new.endpoint_id.clone();
-        Ok(if passing { Error::Reserved(endpoint_id) } else { Error::EndpointExists(endpoint_id) })
-    }
-
-    /// Makes the endpoint visible. `None`: another registration has taken the id over.
-    pub(crate) async fn confirm(&self, reservation: &Reservation) -> Result<Option<Endpoint>, Error> {
-        let row: Option<EndpointRow> = sqlx::query_as(
-            "UPDATE endpoints SET registered_at = now()
-             WHERE endpoint_id = $1 AND registration_id = $2 AND registered_at IS NULL
-             RETURNING endpoint_id, app_version_name, app_version_registered_at, created_at, metadata,
-                 metadata_updated_at",
-        )
-        .bind(reservation.endpoint_id.as_str())
-        .bind(reservation.registration_id)
-        .fetch_optional(&self.pool)
-        .await?;
-        Ok(row.map(Endpoint::from))
-    }
-
-    /// Lets the same registration be tried again at once; the id stays with its tenant and application.
-    pub(crate) async fn lapse(&self, reservation: &Reservation) -> Result<(), Error> {
-        sqlx::query(
-            "UPDATE endpoints SET reserved_until = '-infinity'
-             WHERE endpoint_id = $1 AND registration_id = $2 AND registered_at IS NULL",
-        )
-        .bind(reservation.endpoint_id.as_str())
-        .bind(reservation.registration_id)
-        .execute(&self.pool)
-        .await?;
-        Ok(())
-    }
-
-    /// Gives the id back.
-    pub(crate) async fn release(&self, reservation: &Reservation) -> Result<(), Error> {
-        sqlx::query(
-            "DELETE FROM endpoints WHERE endpoint_id = $1 AND registration_id = $2 AND registered_at IS NULL",
-        )
-        .bind(reservation.endpoint_id.as_str())
-        .bind(reservation.registration_id)
-        .execute(&self.pool)
-        .await?;
-        Ok(())
+    /// The pool, for transactions over several tables.
+    pub(crate) fn pool(&self) -> &PgPool {
+        &self.pool
     }
 
     /// One endpoint of the tenant.
@@ -172,7 +77,7 @@ impl Store {
         with_metadata: bool,
     ) -> Result<Endpoint, Error> {
         let row: Option<EndpointRow> = sqlx::query_as(
-            "SELECT endpoint_id, app_version_name, app_version_registered_at, created_at,
+            "SELECT endpoint_id, app_version_name, app_version_registered_at, created_at, endpoint_group,
                  CASE WHEN $3 THEN metadata END AS metadata,
                  CASE WHEN $3 THEN metadata_updated_at END AS metadata_updated_at
              FROM endpoints WHERE endpoint_id = $1 AND tenant_id = $2 AND registered_at IS NOT NULL",
@@ -203,5 +108,44 @@ impl Store {
             Ok((ApplicationName::parse(&application)?, AppVersionName::parse(&version)?))
         };
         names.map(parse).transpose()
+    }
+
+    /// The applications of those of the endpoints that the tenant has, deleted ones that are remembered included: who
+    /// may delete an endpoint may also ask again whether it is gone.
+    pub(crate) async fn applications_of(
+        &self,
+        tenant: &TenantId,
+        endpoint_ids: &[EndpointId],
+    ) -> Result<BTreeMap<EndpointId, ApplicationName>, Error> {
+        let ids: Vec<&str> = endpoint_ids.iter().map(EndpointId::as_str).collect();
+        let rows: Vec<(String, String)> = sqlx::query_as(
+            "SELECT endpoint_id, application_name FROM endpoints
+             WHERE endpoint_id = ANY ($1) AND tenant_id = $2 AND (registered_at IS NOT NULL OR deleted_at IS NOT NULL)
+             UNION ALL
+             SELECT endpoint_id, application_name FROM deleted_endpoints
+             WHERE endpoint_id = ANY ($1) AND tenant_id = $2",
+        )
+        .bind(ids)
+        .bind(tenant.as_str())
+        .fetch_all(&self.pool)
+        .await?;
+        let parse = |(endpoint_id, application): (String, String)| {
+            Ok((EndpointId::parse(&endpoint_id)?, ApplicationName::parse(&application)?))
+        };
+        rows.into_iter().map(parse).collect()
+    }
+
+    /// The application version of each of the endpoints that there are, of any tenant.
+    pub(crate) async fn versions_of(&self, endpoint_ids: &[&str]) -> Result<Vec<(String, String)>, Error> {
+        let endpoint_ids: Vec<&str> = endpoint_ids
+            .iter()
+            .copied()
+            .filter(|endpoint_id| EndpointId::parse(endpoint_id).is_ok())
+            .collect();
+        let rows = sqlx::query_as(
+            "SELECT endpoint_id, app_version_name FROM endpoints
+             WHERE endpoint_id = ANY ($1) AND registered_at IS NOT NULL",
+        );
+        Ok(rows.bind(endpoint_ids).fetch_all(&self.pool).await?)
     }
 }

@@ -1,14 +1,18 @@
-//! Asks `cm` for the first token of an endpoint.
+//! Asks `cm` for the first token of an endpoint, and to delete all tokens of one.
 
 use std::time::Duration;
 
 use ids::{EndpointToken, InstanceName, TenantId};
-use ism::tokens::{CREATE_REQUEST, CREATE_RESPONSE, EndpointTokenCreateRequest, EndpointTokenCreateResponse};
+use ism::tokens::{
+    CREATE_REQUEST, CREATE_RESPONSE, DELETE_REQUEST, DELETE_RESPONSE, EndpointTokenCreateRequest,
+    EndpointTokenCreateResponse, EndpointTokensDeleteRequest, EndpointTokensDeleteResponse,
+};
 use ism::{Record as _, Secret};
 use runtime::{Context, RequestError};
 use tokio::time::Instant;
 
 use crate::domain::NewEndpoint;
+use crate::store::Doomed;
 
 /// The service instance that makes tokens.
 const PROVIDER: &str = "cm";
@@ -103,7 +107,7 @@ impl Tokens {
         let request = EndpointTokenCreateRequest {
             correlation_id: correlation_id.to_owned(),
             timestamp: runtime::now_ms(),
-            timeout: i64::try_from(patience.as_millis()).unwrap_or(i64::MAX).max(1),
+            timeout: millis(patience),
             tenant_id: tenant.to_string(),
             app_name: endpoint.application.to_string(),
             endpoint_id: endpoint.endpoint_id.to_string(),
@@ -122,6 +126,41 @@ impl Tokens {
             .await?;
         Ok(EndpointTokenCreateResponse::decode(&answer.payload).unwrap_or_else(|error| unreadable(&error)))
     }
+
+    /// Deletes all tokens of an endpoint that is going. Done only when `cm` says so; the reason else. It may be asked
+    /// for again at any time.
+    pub(crate) async fn delete(&self, correlation_id: &str, doomed: &Doomed) -> Result<(), String> {
+        let request = EndpointTokensDeleteRequest {
+            correlation_id: correlation_id.to_owned(),
+            timestamp: runtime::now_ms(),
+            timeout: millis(self.timeout),
+            tenant_id: doomed.tenant.to_string(),
+            app_name: doomed.application.to_string(),
+            endpoint_id: doomed.endpoint_id.to_string(),
+        };
+        let answer = self
+            .context
+            .requester()
+            .request(
+                DELETE_REQUEST.service(&self.provider),
+                DELETE_RESPONSE,
+                request.encode(),
+                runtime::trace::headers(),
+                self.timeout,
+            )
+            .await
+            .map_err(|error| error.to_string())?;
+        let response = EndpointTokensDeleteResponse::decode(&answer.payload)
+            .map_err(|error| format!("the answer of {PROVIDER} cannot be read: {error}"))?;
+        match response.status_code {
+            200..300 => Ok(()),
+            code => Err(response.reason_phrase.unwrap_or_else(|| format!("{PROVIDER} answered {code}"))),
+        }
+    }
+}
+
+fn millis(patience: Duration) -> i64 {
+    i64::try_from(patience.as_millis()).unwrap_or(i64::MAX).max(1)
 }
 
 fn unreadable(error: &ism::DecodeError) -> EndpointTokenCreateResponse {

@@ -1,6 +1,13 @@
 //! The section `[epts]` of the configuration.
 
+use std::collections::BTreeMap;
+
+use ids::{InstanceName, TimeSeriesName};
+use ism::subject::instance;
 use serde::Deserialize;
+
+/// Transmitters of points that may be named.
+const TRANSMITTERS_MAX: usize = 100;
 
 /// Settings of the service. Every limit has a unit in its name and a default that suits one machine.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -34,8 +41,35 @@ pub struct Config {
     pub points_per_query_max: u32,
     /// Bytes that the values in the answer to one query take, as they are stored; for more the query is refused. Default 32 MiB.
     pub bytes_per_query_max: u32,
-    /// Applications that metrics name; the others are counted together as `other`. Default 1000.
+    /// Applications that metrics name; the others are counted together as `other`. Default 250.
     pub applications_labelled_max: u32,
+    /// Other services whose points are stored.
+    pub tstp: Tstp,
+}
+
+/// Section `[epts.tstp]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Tstp {
+    /// As a receiver of points (14/TSTP).
+    pub receiver: Receiver,
+}
+
+/// Section `[epts.tstp.receiver]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Receiver {
+    /// Transmitters by the names of their service instances. `epl` is one, also if it is not named. Default none.
+    pub from: BTreeMap<InstanceName, Transmitter>,
+}
+
+/// Section `[epts.tstp.receiver.from.<transmitter>]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Transmitter {
+    /// The series that are stored; none named: all that it transmits.
+    #[serde(alias = "time-series")]
+    pub time_series: Vec<TimeSeriesName>,
 }
 
 impl Default for Config {
@@ -56,6 +90,7 @@ impl Default for Config {
             points_per_query_max: 100_000,
             bytes_per_query_max: 32 << 20,
             applications_labelled_max: 250,
+            tstp: Tstp::default(),
         }
     }
 }
@@ -83,7 +118,26 @@ impl Config {
             let is_right = (min..=max).contains(&value);
             (!is_right).then(|| (key, format!("it is {value}; set it to {min} to {max}")))
         };
-        limits.into_iter().filter_map(fault).collect()
+        let mut faults: Vec<_> = limits.into_iter().filter_map(fault).collect();
+        let from = &self.tstp.receiver.from;
+        if from.contains_key(instance::EPTS) {
+            let message = "it names epts itself, which would store what it has stored without end";
+            faults.push(("tstp.receiver.from", message.to_owned()));
+        }
+        if from.len() > TRANSMITTERS_MAX {
+            let message = format!("it names {} transmitters; {TRANSMITTERS_MAX} are possible", from.len());
+            faults.push(("tstp.receiver.from", message));
+        }
+        faults
+    }
+
+    /// All transmitters of points.
+    pub(crate) fn transmitters(&self) -> BTreeMap<InstanceName, Transmitter> {
+        let mut transmitters = self.tstp.receiver.from.clone();
+        if let Ok(epl) = InstanceName::parse(instance::EPL) {
+            transmitters.entry(epl).or_default();
+        }
+        transmitters
     }
 }
 
@@ -97,5 +151,25 @@ mod tests {
         let config = Config { writers: 0, partition_days: 400, ..Config::default() };
         let keys: Vec<&str> = config.check().into_iter().map(|(key, _)| key).collect();
         assert_eq!(keys, ["writers", "partition_days"]);
+    }
+
+    #[test]
+    fn epl_is_a_transmitter_unless_it_is_named_and_epts_never() {
+        let config = |from: &str| {
+            let json = format!(r#"{{"tstp": {{"receiver": {{"from": {from}}}}}}}"#);
+            serde_json::from_str::<Config>(&json).unwrap()
+        };
+        let names = |config: &Config| {
+            config
+                .transmitters()
+                .iter()
+                .map(|(name, own)| (name.to_string(), own.time_series.len()))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(names(&Config::default()), [("epl".to_owned(), 0)]);
+        let named = config(r#"{"epl": {"time-series": ["online"]}, "greeter": {"time_series": ["a", "b"]}}"#);
+        assert_eq!(names(&named), [("epl".to_owned(), 1), ("greeter".to_owned(), 2)]);
+        assert_eq!(named.check(), []);
+        assert_eq!(config(r#"{"epts": {}}"#).check()[0].0, "tstp.receiver.from");
     }
 }

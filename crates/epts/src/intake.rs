@@ -1,4 +1,4 @@
-//! The one way in for data, whether it comes over 13/DSTP or REST: limits, the books, the queue.
+//! The one way in for data, whether it comes over 13/DSTP, 14/TSTP or REST: limits, the books, the queue.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::metrics::Metrics;
 use crate::point::Micros;
 use crate::settings::EptsSettings;
 use crate::timestamp::Bounds;
-use crate::work::{AnswerTo, Outcome, Work};
+use crate::work::{AnswerTo, Outcome, Protocol, Work};
 use crate::writer::{Queue, QueueFull};
 
 /// Takes messages, makes points of them and puts them into the queue. Cheap to clone.
@@ -50,9 +50,9 @@ pub(crate) struct Declined {
 
 impl Declined {
     /// The reply subject of a transmitter that wants an answer.
-    pub(crate) fn reply(&self) -> Option<Subject> {
+    pub(crate) fn reply(&self) -> Option<(Protocol, Subject)> {
         match &self.answer_to {
-            AnswerTo::Transmitter(reply) => reply.clone(),
+            AnswerTo::Transmitter(protocol, reply) => Some((*protocol, reply.clone()?)),
             AnswerTo::Caller(_) => None,
         }
     }

@@ -2,8 +2,10 @@
 //!
 //! ```text
 //! 13/DSTP ─► receiver ─┐                    ┌► writer: COMMIT ─► publisher ─► answer, then 14/TSTP
-//! REST PUT ─► api ─────┴► intake: extraction┘                      (PostgreSQL)
-//! REST GET ─► api ─► reads ◄────────────────────────────────────────────┘
+//! 14/TSTP ─► receiver ─┤                    │          │
+//! REST PUT ─► api ─────┴► intake: extraction┘      (PostgreSQL)
+//! REST GET ─► api ─► reads ◄───────────────────────────┤
+//! 9/ELCE, 17/SCMP, 21/TLE ─► removals ─────────────────┘
 //! ```
 //!
 //! A positive answer is given only after the COMMIT: then the points are durable and readable. See the README for the
@@ -25,23 +27,28 @@ mod point;
 mod publisher;
 mod reads;
 mod receiver;
+mod removals;
 mod series;
 mod settings;
 mod timestamp;
+mod transmitted;
 mod work;
 mod writer;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use runtime::{Applications, Context, Service};
+use ism::subject::instance;
+use ism::{dstp, tstp};
+use runtime::{Applications, Context, Description, Service, Subjects};
 use sqlx::PgPool;
 use sqlx::migrate::Migrator;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+pub use api::ROUTES;
 pub use books::{Balance, MessageBalance, PointBalance};
-pub use config::Config;
+pub use config::{Config, Receiver as ReceiverConfig, Transmitter, Tstp};
 pub use reads::{PointValues, PointView};
 
 use api::Api;
@@ -54,8 +61,15 @@ use partitions::Partitions;
 use publisher::Publisher;
 use reads::Reads;
 use receiver::Receiver;
+use removals::Removals;
 use series::SeriesRegister;
 use writer::{Committer, Queue};
+
+/// The JSON Schema of the settings, the same for an application and for a version of it.
+const SETTINGS: &str = include_str!(concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../../proto-schemas/json/configuration/epts.app.schema.json"
+));
 
 static MIGRATOR: Migrator = sqlx::migrate!("./migrations");
 
@@ -70,6 +84,25 @@ impl Service for Epts {
     const NAME: &'static str = "epts";
     const POSTGRES: bool = true;
     type Config = Config;
+
+    const DESCRIPTION: Option<Description> = Some(Description {
+        group: "Data collection",
+        text: "Takes points from data samples, stores them and lets them be read",
+        app_schema: Some(SETTINGS),
+        app_version_schema: Some(SETTINGS),
+        tenant_schema: None,
+    });
+
+    fn subjects() -> Subjects {
+        removals::subjects(Subjects::new())
+            .reads_configuration()
+            .hears(dstp::DATA_SAMPLES_RECEIVED)
+            .answers(dstp::DATA_SAMPLES_PROCESSED)
+            .hears_about(tstp::DATA_POINTS_RECEIVED)
+            .answers(tstp::TIME_SERIES_PROCESSED)
+            .emits_about(tstp::DATA_POINTS_RECEIVED)
+            .asks(instance::EPR, ism::endpoints::GET_REQUEST)
+    }
 
     fn check(config: &Config) -> Vec<(&'static str, String)> {
         config.check()
@@ -105,19 +138,41 @@ impl Service for Epts {
 
         let endpoints = Endpoints::new(context.clone());
         let api = Api { reads, intake: intake.clone(), books, applications: applications.clone(), endpoints };
-        context.mount(rest::service(Self::NAME, api::routes(api)));
+        context.mount(rest::service(Self::NAME, ROUTES, api::routes(api)));
 
-        let subject = ism::dstp::DATA_SAMPLES_RECEIVED.of_any();
-        let subscription = context.subscribe(subject, Some(context.instance().as_str())).await?;
+        Removals::start(&context, applications.clone(), pool).await?;
         let receiver = Arc::new(Receiver::new(applications, intake, publisher));
-        context.spawn("receive data samples", async move {
-            receiver.run(subscription).await;
-            // All that came is queued: the writers finish it and end.
-            finish.cancel();
+        receive(&context, &receiver, finish).await
+    }
+}
+
+/// Receives samples and points until the service stops. When all that came is queued, the writers are told to finish it.
+async fn receive(
+    context: &Context,
+    receiver: &Arc<Receiver>,
+    finish: CancellationToken,
+) -> anyhow::Result<()> {
+    let queue = Some(context.instance().as_str());
+    let finish = Arc::new(finish.drop_guard());
+    for (transmitter, own) in receiver.transmitters() {
+        let subject = format!("{}.*", tstp::DATA_POINTS_RECEIVED.of(&transmitter));
+        let subscription = context.subscribe(subject, queue).await?;
+        let accepted = own.time_series.into_iter().collect();
+        let (receiver, finish) = (receiver.clone(), finish.clone());
+        context.spawn("receive points", async move {
+            receiver.run_points(subscription, accepted).await;
+            drop(finish);
             Ok(())
         });
-        Ok(())
     }
+    let subscription = context.subscribe(dstp::DATA_SAMPLES_RECEIVED.of_any(), queue).await?;
+    let receiver = receiver.clone();
+    context.spawn("receive data samples", async move {
+        receiver.run(subscription).await;
+        drop(finish);
+        Ok(())
+    });
+    Ok(())
 }
 
 /// Starts the writers and the one who answers what they have done.

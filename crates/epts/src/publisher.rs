@@ -7,11 +7,11 @@ use bytes::Bytes;
 use ids::{InstanceName, TimeSeriesName};
 use ism::Record as _;
 use ism::dstp::DataSamplesProcessed;
-use ism::tstp::{self, DataPoint, TimeSeriesEvent};
+use ism::tstp::{self, DataPoint, TimeSeriesEvent, TimeSeriesProcessed};
 use tokio::sync::mpsc;
 
 use crate::point::{DEFAULT_VALUE_NAME, Point, Sample, Scalar, UNEXTRACTED_SERIES, Values};
-use crate::work::{AnswerTo, Outcome, Work};
+use crate::work::{AnswerTo, Outcome, Protocol, Work};
 
 /// A message and what became of it.
 pub(crate) type Done = (Work, Outcome);
@@ -55,7 +55,8 @@ impl Publisher {
     async fn settle(&self, work: Work, outcome: Outcome) -> Option<StoredMessage> {
         let headers =
             if work.span.is_disabled() { None } else { work.span.in_scope(runtime::trace::headers) };
-        let is_stored = matches!(outcome, Outcome::Stored);
+        let is_announced = matches!(work.answer_to, AnswerTo::Transmitter(Protocol::Points, _));
+        let is_news = matches!(outcome, Outcome::Stored) && !is_announced;
         let points = work.point_count();
         match &outcome {
             Outcome::Stored => work.book.store_message(),
@@ -66,14 +67,14 @@ impl Publisher {
         let correlation_id = work.correlation_id;
         drop(work.share);
         match work.answer_to {
-            AnswerTo::Transmitter(Some(reply)) => {
-                self.answer(reply, &correlation_id, &outcome, headers.clone()).await
+            AnswerTo::Transmitter(protocol, Some(reply)) => {
+                self.answer((protocol, reply), &correlation_id, &outcome, headers.clone()).await
             }
-            AnswerTo::Transmitter(None) => {}
+            AnswerTo::Transmitter(_, None) => {}
             // A caller who has gone does not want to know.
             AnswerTo::Caller(caller) => drop(caller.send(outcome)),
         }
-        is_stored.then(|| StoredMessage {
+        is_news.then(|| StoredMessage {
             correlation_id,
             app_version_name: work.version.app_version_name.to_string(),
             endpoint_id: work.endpoint_id.to_string(),
@@ -82,10 +83,10 @@ impl Publisher {
         })
     }
 
-    /// Answers a transmitter (13/DSTP). For an expired message nobody waits any more.
+    /// Answers a transmitter (13/DSTP, 14/TSTP). For an expired message nobody waits any more.
     pub(crate) async fn answer(
         &self,
-        reply: Subject,
+        (protocol, reply): (Protocol, Subject),
         correlation_id: &str,
         outcome: &Outcome,
         headers: Option<HeaderMap>,
@@ -93,27 +94,38 @@ impl Publisher {
         let (status_code, reason_phrase) = match outcome {
             Outcome::Stored => (200, None),
             Outcome::Refused { status_code, message, .. } => {
-                tracing::debug!(correlation_id, status_code, message, "data samples refused");
+                tracing::debug!(correlation_id, status_code, message, "a message was refused");
                 (*status_code, Some(message.clone()))
             }
             Outcome::Failed { status_code, message } => {
-                tracing::debug!(correlation_id, status_code, message, "data samples not stored");
+                tracing::debug!(correlation_id, status_code, message, "a message was not stored");
                 (*status_code, Some(message.clone()))
             }
             Outcome::Expired => {
-                tracing::debug!(correlation_id, "data samples expired before they were stored");
+                tracing::debug!(correlation_id, "a message expired before it was stored");
                 return;
             }
         };
-        let processed = DataSamplesProcessed {
-            correlation_id: correlation_id.to_owned(),
-            timestamp: runtime::now_ms(),
-            timeout: 0,
-            receiver_service_instance_name: self.instance.to_string(),
-            status_code,
-            reason_phrase,
+        let (correlation_id, timestamp, timeout) = (correlation_id.to_owned(), runtime::now_ms(), 0);
+        let processed = match protocol {
+            Protocol::Samples => {
+                let receiver_service_instance_name = self.instance.to_string();
+                DataSamplesProcessed {
+                    correlation_id,
+                    timestamp,
+                    timeout,
+                    receiver_service_instance_name,
+                    status_code,
+                    reason_phrase,
+                }
+                .encode()
+            }
+            Protocol::Points => {
+                TimeSeriesProcessed { correlation_id, timestamp, timeout, status_code, reason_phrase }
+                    .encode()
+            }
         };
-        self.publish(reply, processed.encode(), headers).await;
+        self.publish(reply, processed, headers).await;
     }
 
     /// Tells who listens about new points (14/TSTP): one event for each series of the message.

@@ -1,56 +1,59 @@
-//! Data samples from transmitters (13/DSTP).
+//! Data samples (13/DSTP) and points (14/TSTP) from transmitters.
 //!
-//! One task takes all messages. A message whose application is known goes on at once; one whose application must first be
-//! looked up waits aside with the others of that application version, in order, so that it holds up nobody else.
+//! One task takes all messages of a subject. A message whose application is known goes on at once; one whose application must
+//! first be looked up waits aside with the others of that application version, in order, so that it holds up nobody else.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+mod lookups;
+
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use async_nats::{HeaderMap, Message, Subject};
-use ids::{AppVersionName, EndpointId};
-use ism::dstp::DataSamplesEvent;
-use ism::{Envelope as _, Record as _};
-use parking_lot::Mutex;
+use bytes::Bytes;
+use ids::{AppVersionName, EndpointId, InstanceName, InvalidId, TimeSeriesName};
+use ism::{DataPoint, DataSamplesEvent, Envelope, Record, TimeSeriesEvent};
 use runtime::{Applications, LookupError, Subscription, Version};
-use tokio_util::task::TaskTracker;
 use tracing::Span;
 
+use crate::config::Transmitter;
 use crate::intake::{Incoming, Intake};
 use crate::publisher::Publisher;
 use crate::settings::EptsSettings;
-use crate::work::{AnswerTo, Outcome};
+use crate::transmitted;
+use crate::work::{AnswerTo, Outcome, Protocol};
+use lookups::{Asked, Lookups};
 
 /// The receiving side of the service.
 pub(crate) struct Receiver {
     applications: Applications<EptsSettings>,
     intake: Intake,
     publisher: Publisher,
-    lookups: Mutex<Lookups>,
-    lookups_max: usize,
-    asking: TaskTracker,
-}
-
-/// Messages that wait for their application to be looked up.
-#[derive(Default)]
-struct Lookups {
-    waiting: HashMap<AppVersionName, Vec<Received>>,
-    count: usize,
-}
-
-/// Whether somebody asks for an application already.
-enum Asked {
-    Before,
-    NotYet,
+    lookups: Lookups<Received>,
 }
 
 /// A message that has been read.
 struct Received {
-    event: DataSamplesEvent,
+    correlation_id: String,
+    deadline_ms: Option<i64>,
     endpoint_id: EndpointId,
+    content: Content,
     payload_bytes: usize,
     reply: Option<Subject>,
     span: Span,
+}
+
+enum Content {
+    Samples { content_type: String, samples: Vec<Bytes> },
+    Points { series: TimeSeriesName, points: Vec<DataPoint> },
+}
+
+impl Content {
+    fn protocol(&self) -> Protocol {
+        match self {
+            Self::Samples { .. } => Protocol::Samples,
+            Self::Points { .. } => Protocol::Points,
+        }
+    }
 }
 
 impl Receiver {
@@ -59,83 +62,125 @@ impl Receiver {
         intake: Intake,
         publisher: Publisher,
     ) -> Self {
-        let lookups_max = usize::try_from(intake.config.lookups_max).unwrap_or(usize::MAX);
-        let (lookups, asking) = (Mutex::default(), TaskTracker::new());
-        Self { applications, intake, publisher, lookups, lookups_max, asking }
+        let lookups = Lookups::new(usize::try_from(intake.config.lookups_max).unwrap_or(usize::MAX));
+        Self { applications, intake, publisher, lookups }
     }
 
-    /// Takes messages until the service stops and all that have come are with the writers.
+    /// Whose points are taken.
+    pub(crate) fn transmitters(&self) -> BTreeMap<InstanceName, Transmitter> {
+        self.intake.config.transmitters()
+    }
+
+    /// Takes data samples until the service stops and all that have come are with the writers.
     pub(crate) async fn run(self: Arc<Self>, mut subscription: Subscription) {
         while let Some(message) = subscription.next().await {
-            self.receive(message).await;
+            self.receive_samples(message).await;
         }
-        self.asking.close();
-        self.asking.wait().await;
+        self.lookups.finished().await;
     }
 
-    async fn receive(self: &Arc<Self>, message: Message) {
-        let event = match DataSamplesEvent::decode(&message.payload) {
+    /// Takes points of one transmitter likewise: only these series, or all when none is named.
+    pub(crate) async fn run_points(
+        self: Arc<Self>,
+        mut subscription: Subscription,
+        accepted: HashSet<TimeSeriesName>,
+    ) {
+        while let Some(message) = subscription.next().await {
+            self.receive_points(message, &accepted).await;
+        }
+        self.lookups.finished().await;
+    }
+
+    async fn receive_samples(self: &Arc<Self>, message: Message) {
+        let Some(event) = self.read::<DataSamplesEvent>(&message) else { return };
+        let names = names(&event.app_version_name, &event.endpoint_id);
+        let content = Content::Samples { content_type: event.content_type, samples: event.data_samples };
+        let envelope = (event.correlation_id, event.timestamp, event.timeout);
+        self.go_on(message, envelope, names, content).await;
+    }
+
+    async fn receive_points(self: &Arc<Self>, message: Message, accepted: &HashSet<TimeSeriesName>) {
+        let Some(event) = self.read::<TimeSeriesEvent>(&message) else { return };
+        let names = names(&event.app_version_name, &event.endpoint_id);
+        let series = TimeSeriesName::parse(&event.time_series_name);
+        let (names, series) = match (names, series) {
+            (Ok(names), Ok(series)) => (names, series),
+            (Err(error), _) | (_, Err(error)) => {
+                let outcome = refused("names", 400, error.to_string());
+                return self
+                    .decline((Protocol::Points, message.reply), &event.correlation_id, &outcome)
+                    .await;
+            }
+        };
+        if !accepted.is_empty() && !accepted.contains(&series) {
+            // It is for other receivers, who answer for it.
+            return self.intake.metrics.unattributed("not-accepted");
+        }
+        let content = Content::Points { series, points: event.data_points };
+        let envelope = (event.correlation_id, event.timestamp, event.timeout);
+        self.go_on(message, envelope, Ok(names), content).await;
+    }
+
+    fn read<R: Record + Envelope>(&self, message: &Message) -> Option<R> {
+        let event = match R::decode(&message.payload) {
             Ok(event) => event,
             Err(error) => {
                 self.intake.metrics.unattributed("not-avro");
-                tracing::warn!(%error, subject = %message.subject, "data samples that cannot be read were dropped");
-                return;
+                tracing::warn!(%error, subject = %message.subject, "a message that cannot be read was dropped");
+                return None;
             }
         };
         if event.expired(runtime::now_ms()) {
             self.intake.metrics.unattributed("expired");
-            tracing::debug!(correlation_id = event.correlation_id, "data samples came after their deadline");
-            return;
+            let correlation_id = event.correlation_id();
+            tracing::debug!(correlation_id, subject = %message.subject, "a message came after its deadline");
+            return None;
         }
-        let names = AppVersionName::parse(&event.app_version_name)
-            .and_then(|name| Ok((name, EndpointId::parse(&event.endpoint_id)?)));
+        Some(event)
+    }
+
+    async fn go_on(
+        self: &Arc<Self>,
+        message: Message,
+        (correlation_id, timestamp, timeout): (String, i64, i64),
+        names: Result<(AppVersionName, EndpointId), InvalidId>,
+        content: Content,
+    ) {
         let (name, endpoint_id) = match names {
             Ok(names) => names,
             Err(error) => {
                 let outcome = refused("names", 400, error.to_string());
-                return self.decline(message.reply, &event.correlation_id, &outcome).await;
+                return self.decline((content.protocol(), message.reply), &correlation_id, &outcome).await;
             }
         };
-        let span = span(message.headers.as_ref(), &event.correlation_id);
-        let received =
-            Received { event, endpoint_id, payload_bytes: message.payload.len(), reply: message.reply, span };
-        let is_behind_others = self.lookups.lock().waiting.contains_key(&name);
+        let received = Received {
+            span: span(message.headers.as_ref(), &correlation_id),
+            correlation_id,
+            deadline_ms: (timeout != 0).then(|| timestamp.saturating_add(timeout)),
+            endpoint_id,
+            content,
+            payload_bytes: message.payload.len(),
+            reply: message.reply,
+        };
         match self.applications.cached_version(&name) {
-            Some(version) if !is_behind_others => self.take(version, received).await,
+            Some(version) if !self.lookups.is_waiting(&name) => self.take(&name, version, received).await,
             _ => self.look_up(name, received).await,
         }
     }
 
     /// Puts a message aside until its application is known. The first one asks; the others of the version wait with it.
     async fn look_up(self: &Arc<Self>, name: AppVersionName, received: Received) {
-        let set_aside = {
-            let mut lookups = self.lookups.lock();
-            if lookups.count >= self.lookups_max {
-                Err(received)
-            } else {
-                lookups.count += 1;
-                match lookups.waiting.entry(name.clone()) {
-                    Entry::Occupied(mut others) => {
-                        others.get_mut().push(received);
-                        Ok(Asked::Before)
-                    }
-                    Entry::Vacant(first) => {
-                        first.insert(vec![received]);
-                        Ok(Asked::NotYet)
-                    }
-                }
-            }
-        };
-        match set_aside {
+        match self.lookups.set_aside(&name, received) {
             Ok(Asked::Before) => {}
             Ok(Asked::NotYet) => {
                 let receiver = self.clone();
-                self.asking.spawn(async move { receiver.ask(name).await });
+                self.lookups.spawn(async move { receiver.ask(name).await });
             }
             Err(received) => {
                 let message = "too many messages wait for the settings of their application (epts.lookups_max); try again";
                 let outcome = refused("lookups-full", 503, message.to_owned());
-                self.decline(received.reply, &received.event.correlation_id, &outcome).await;
+                let to = (received.content.protocol(), received.reply);
+                self.decline(to, &received.correlation_id, &outcome).await;
             }
         }
     }
@@ -143,45 +188,45 @@ impl Receiver {
     async fn ask(self: Arc<Self>, name: AppVersionName) {
         let version = self.applications.version(&name).await;
         // More may come while these are handed on. They must not overtake, so they stay under the name until none is left.
-        loop {
-            let waiting = {
-                let mut lookups = self.lookups.lock();
-                let waiting = lookups.waiting.get_mut(&name).map(std::mem::take).unwrap_or_default();
-                lookups.count -= waiting.len();
-                if waiting.is_empty() {
-                    lookups.waiting.remove(&name);
-                }
-                waiting
-            };
-            if waiting.is_empty() {
-                return;
-            }
+        while let Some(waiting) = self.lookups.take(&name) {
             for received in waiting {
-                self.take(version.clone(), received).await;
+                self.take(&name, version.clone(), received).await;
             }
         }
     }
 
-    async fn take(&self, version: Result<Arc<Version<EptsSettings>>, LookupError>, received: Received) {
-        let Received { event, endpoint_id, payload_bytes, reply, span } = received;
+    async fn take(
+        &self,
+        name: &AppVersionName,
+        version: Result<Arc<Version<EptsSettings>>, LookupError>,
+        received: Received,
+    ) {
+        let protocol = received.content.protocol();
         let version = match version {
             Ok(version) => version,
             Err(error) => {
-                let outcome = unknown(&event.app_version_name, &error);
-                return self.decline(reply, &event.correlation_id, &outcome).await;
+                let to = (protocol, received.reply);
+                return self.decline(to, &received.correlation_id, &unknown(name, &error)).await;
             }
         };
-        let deadline_ms = (event.timeout != 0).then(|| event.timestamp.saturating_add(event.timeout));
         let incoming = Incoming {
             version,
-            endpoint_id,
-            correlation_id: event.correlation_id,
-            deadline_ms,
-            payload_bytes,
-            span,
-            answer_to: AnswerTo::Transmitter(reply),
+            endpoint_id: received.endpoint_id,
+            correlation_id: received.correlation_id,
+            deadline_ms: received.deadline_ms,
+            payload_bytes: received.payload_bytes,
+            span: received.span,
+            answer_to: AnswerTo::Transmitter(protocol, received.reply),
         };
-        if let Err(declined) = self.intake.take_samples(incoming, &event.content_type, &event.data_samples)
+        let taken = match received.content {
+            Content::Samples { content_type, samples } => {
+                self.intake.take_samples(incoming, &content_type, &samples)
+            }
+            Content::Points { series, points } => {
+                self.intake.take(incoming, || transmitted::points(&series, points, &self.intake.limits()))
+            }
+        };
+        if let Err(declined) = taken
             && let Some(reply) = declined.reply()
         {
             self.publisher.answer(reply, &declined.correlation_id, &declined.outcome, None).await;
@@ -189,29 +234,38 @@ impl Receiver {
     }
 
     /// Refuses a message whose application is not known, and so has no book.
-    async fn decline(&self, reply: Option<Subject>, correlation_id: &str, outcome: &Outcome) {
+    async fn decline(
+        &self,
+        (protocol, reply): (Protocol, Option<Subject>),
+        correlation_id: &str,
+        outcome: &Outcome,
+    ) {
         if let Outcome::Refused { reason, .. } = outcome {
             self.intake.metrics.unattributed(reason);
         }
         if let Some(reply) = reply {
-            self.publisher.answer(reply, correlation_id, outcome, None).await;
+            self.publisher.answer((protocol, reply), correlation_id, outcome, None).await;
         }
     }
+}
+
+fn names(app_version: &str, endpoint: &str) -> Result<(AppVersionName, EndpointId), InvalidId> {
+    Ok((AppVersionName::parse(app_version)?, EndpointId::parse(endpoint)?))
 }
 
 /// A span for a message that comes with a trace; for the others none, which costs nothing.
 fn span(headers: Option<&HeaderMap>, correlation_id: &str) -> Span {
     let Some(headers) = headers else { return Span::none() };
-    let span = tracing::info_span!("store data samples", correlation_id);
+    let span = tracing::info_span!("store points", correlation_id);
     runtime::trace::adopt(&span, Some(headers));
     span
 }
 
 /// Why a message whose application version could not be read is not taken.
-pub(crate) fn unknown(app_version_name: &str, error: &LookupError) -> Outcome {
+fn unknown(name: &AppVersionName, error: &LookupError) -> Outcome {
     match error {
         LookupError::Unknown => {
-            let message = format!("the application version {app_version_name} does not exist");
+            let message = format!("the application version {name} does not exist");
             refused("unknown-application-version", 404, message)
         }
         LookupError::Unavailable(_) => refused("settings-unavailable", 503, error.to_string()),

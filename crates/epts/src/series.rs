@@ -1,7 +1,8 @@
 //! Series and their ids.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use ids::{ApplicationName, EndpointId, TenantId, TimeSeriesName};
 use quick_cache::sync::Cache;
@@ -27,10 +28,23 @@ impl Endpoint {
     }
 }
 
-/// All series of one endpoint.
-#[derive(Debug, Default, Clone)]
+/// How long the ids of an endpoint's series are remembered before they are read again.
+const REMEMBERED: Duration = Duration::from_secs(3_600);
+/// How long a series without points stays after it was marked as removed. Longer than anybody remembers its id, so that
+/// no point is ever stored under an id that is no more.
+pub(crate) const MARKED_KEPT: Duration = Duration::from_secs(2 * 3_600);
+
+/// All series of one endpoint, but for those that are marked as removed.
+#[derive(Debug, Clone)]
 pub(crate) struct EndpointSeries {
     ids: Vec<(TimeSeriesName, i64)>,
+    read: Instant,
+}
+
+impl Default for EndpointSeries {
+    fn default() -> Self {
+        Self { ids: Vec::new(), read: Instant::now() }
+    }
 }
 
 impl EndpointSeries {
@@ -69,8 +83,11 @@ impl SeriesRegister {
 
     /// Finds the series of a batch if all are in memory, which is nearly always.
     pub(crate) fn known(&self, batch: &[Work]) -> Option<Resolved> {
-        let known =
-            |work: &Work| self.cache.get(&Endpoint::of(work)).filter(|series| series.has_all(work.series()));
+        let now = Instant::now();
+        let is_known = |series: &Arc<EndpointSeries>, work: &Work| {
+            now.duration_since(series.read) < REMEMBERED && series.has_all(work.series())
+        };
+        let known = |work: &Work| self.cache.get(&Endpoint::of(work)).filter(|series| is_known(series, work));
         batch.iter().map(|work| known(work).map(Ok)).collect()
     }
 
@@ -83,7 +100,9 @@ impl SeriesRegister {
     ) -> sqlx::Result<Resolved> {
         let endpoints: Vec<Endpoint> = batch.iter().map(Endpoint::of).collect();
         let distinct: BTreeSet<&Endpoint> = endpoints.iter().collect();
-        let mut found = load(connection, &distinct).await?;
+        let needed = batch.iter().zip(&endpoints);
+        let needed = needed.flat_map(|(work, endpoint)| work.series().map(move |name| (endpoint, name)));
+        let mut found = load(connection, &distinct, &needed.collect()).await?;
 
         let mut is_over = vec![false; batch.len()];
         let mut missing: BTreeSet<(&Endpoint, &TimeSeriesName)> = BTreeSet::new();
@@ -123,16 +142,18 @@ impl SeriesRegister {
     }
 }
 
-/// All series of the endpoints, each with an entry even if it has none.
+/// All series of the endpoints, each with an entry even if it has none. Those that are marked as removed lose the mark if
+/// they are needed, and are left out if not.
 async fn load<'a>(
     connection: &mut PgConnection,
     endpoints: &BTreeSet<&'a Endpoint>,
+    needed: &HashSet<(&'a Endpoint, &TimeSeriesName)>,
 ) -> sqlx::Result<HashMap<&'a Endpoint, EndpointSeries>> {
     let list: Vec<&Endpoint> = endpoints.iter().copied().collect();
     let mut found: HashMap<&Endpoint, EndpointSeries> =
         list.iter().map(|endpoint| (*endpoint, EndpointSeries::default())).collect();
-    let rows: Vec<(i64, String, i64)> = sqlx::query_as(
-        "SELECT endpoint.ordinal, series.name, series.series_id
+    let rows: Vec<(i64, String, i64, bool)> = sqlx::query_as(
+        "SELECT endpoint.ordinal, series.name, series.series_id, series.removed_at IS NOT NULL
          FROM unnest($1::text[], $2::text[], $3::text[])
               WITH ORDINALITY AS endpoint (tenant_id, application_name, endpoint_id, ordinal)
          JOIN series USING (tenant_id, application_name, endpoint_id)",
@@ -140,12 +161,31 @@ async fn load<'a>(
     .bind(list.iter().map(|endpoint| endpoint.tenant_id.as_str()).collect::<Vec<_>>())
     .bind(list.iter().map(|endpoint| endpoint.application_name.as_str()).collect::<Vec<_>>())
     .bind(list.iter().map(|endpoint| endpoint.endpoint_id.as_str()).collect::<Vec<_>>())
-    .fetch_all(connection)
+    .fetch_all(&mut *connection)
     .await?;
-    for (ordinal, name, series_id) in rows {
+    let mut marked = BTreeMap::new();
+    for (ordinal, name, series_id, is_marked) in rows {
         let endpoint = usize::try_from(ordinal - 1).ok().and_then(|index| list.get(index));
         let (Some(endpoint), Ok(name)) = (endpoint, TimeSeriesName::parse(&name)) else { continue };
-        found.entry(endpoint).or_default().ids.push((name, series_id));
+        if !is_marked {
+            found.entry(endpoint).or_default().ids.push((name, series_id));
+        } else if needed.contains(&(*endpoint, &name)) {
+            marked.insert(series_id, (*endpoint, name));
+        }
+    }
+    if !marked.is_empty() {
+        let ids: Vec<i64> = marked.keys().copied().collect();
+        // Those that are gone by now are made anew.
+        let revived: Vec<i64> = sqlx::query_scalar(
+            "UPDATE series SET removed_at = NULL WHERE series_id = ANY ($1) RETURNING series_id",
+        )
+        .bind(ids)
+        .fetch_all(connection)
+        .await?;
+        for series_id in revived {
+            let Some((endpoint, name)) = marked.remove(&series_id) else { continue };
+            found.entry(endpoint).or_default().ids.push((name, series_id));
+        }
     }
     Ok(found)
 }
@@ -159,11 +199,11 @@ async fn create<'a>(
     let endpoint = |field: fn(&Endpoint) -> &str| -> Vec<&str> {
         missing.iter().map(|(endpoint, _)| field(endpoint)).collect()
     };
-    // Another replica may have made a series since; updating it to itself is how its id comes back.
+    // Another replica may have made a series since; updating it is how its id comes back.
     let rows: Vec<(i64, String, String, String, String)> = sqlx::query_as(
         "INSERT INTO series (tenant_id, application_name, endpoint_id, name)
          SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[])
-         ON CONFLICT ON CONSTRAINT series_key DO UPDATE SET name = excluded.name
+         ON CONFLICT ON CONSTRAINT series_key DO UPDATE SET removed_at = NULL
          RETURNING series_id, tenant_id, application_name, endpoint_id, name",
     )
     .bind(endpoint(|endpoint| endpoint.tenant_id.as_str()))

@@ -206,6 +206,18 @@ mod tests {
     }
 
     #[test]
+    fn the_examples_of_the_schema_are_read() {
+        let examples = include_str!(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../../proto-schemas/json/configuration/epts.app.examples.json"
+        ));
+        let examples: serde_json::Value = serde_json::from_str(examples).unwrap();
+        for example in examples["valid"].as_array().unwrap() {
+            read(example.clone()).unwrap();
+        }
+    }
+
+    #[test]
     fn a_timestamp_is_iso8601_and_must_be_there_unless_said_otherwise() {
         let timestamp =
             read(json!({"time-series": {"timestamp": {"path": "ts"}}})).unwrap().timestamp.unwrap();

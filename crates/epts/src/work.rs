@@ -45,11 +45,20 @@ impl Work {
     }
 }
 
+/// The protocol that a transmitter speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    /// 13/DSTP: data samples.
+    Samples,
+    /// 14/TSTP: points. Their transmitter has announced them already.
+    Points,
+}
+
 /// Who waits for the outcome.
 #[derive(Debug)]
 pub(crate) enum AnswerTo {
-    /// A 13/DSTP transmitter, if it gave a reply subject.
-    Transmitter(Option<Subject>),
+    /// A transmitter, if it gave a reply subject.
+    Transmitter(Protocol, Option<Subject>),
     /// A caller of the REST interface.
     Caller(oneshot::Sender<Outcome>),
 }

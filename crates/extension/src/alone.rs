@@ -3,9 +3,9 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use runtime::{Context, Platform, Service, Settings, entry, telemetry};
+use runtime::{Context, Platform, Service, Settings, Subjects, entry, telemetry};
 
-use crate::{Extension, Limits, serve};
+use crate::{Extension, Limits, registration, serve};
 
 /// An extension without settings of its own, as a service.
 struct Alone<E>(std::marker::PhantomData<E>);
@@ -13,6 +13,10 @@ struct Alone<E>(std::marker::PhantomData<E>);
 impl<E: Extension + Default> Service for Alone<E> {
     const NAME: &'static str = E::NAME;
     type Config = NoConfig;
+
+    fn subjects() -> Subjects {
+        registration::subjects()
+    }
 
     async fn start(_config: NoConfig, context: Context) -> anyhow::Result<()> {
         serve(&context, Arc::new(E::default()), Limits::default()).await.map(drop)
@@ -28,7 +32,9 @@ struct NoConfig {}
 #[must_use]
 pub fn main<E: Extension + Default>() -> ExitCode {
     runtime::main(|| async {
-        let settings = Settings::load(None, Vec::new());
+        // No REST interface, no callers to ask the tenant manager about.
+        let no_callers = ("http.auth.tenant_manager".to_owned(), "false".to_owned());
+        let settings = Settings::load(None, vec![no_callers]);
         let telemetry = telemetry::install(&settings.section(telemetry::SECTION).map_err(runtime::Faults)?)?;
         let entries = [entry::<Alone<E>>()];
         let platform = Platform::start(&settings, &entries, &[E::NAME], Some(telemetry.registry())).await?;

@@ -51,7 +51,7 @@ pub use alone::main;
 pub use gateway::{Delivery, Gateway};
 pub use handler::Handler;
 pub use message::{Endpoint, FromMessage, Json, Message, Parameters, Payload};
-pub use registration::{BUCKET, Registration, bucket};
+pub use registration::{BUCKET, Registration, bucket, follower_subjects, subjects};
 pub use reply::{IntoReply, Refusal, Reply};
 pub use routes::Routes;
 pub use serve::{Limits, serve};

@@ -6,7 +6,9 @@
 use std::time::Duration;
 
 use async_nats::jetstream::{self, kv};
-use runtime::Context;
+use ism::esp::{CLIENT_DATA, EXTENSION_DATA};
+use ism::subject::instance;
+use runtime::{Context, Subjects};
 use serde::{Deserialize, Serialize};
 
 /// The bucket's name.
@@ -32,6 +34,38 @@ pub struct Registration {
     /// Larger payloads are refused by the gateway with 413.
     #[serde(default)]
     pub max_payload_bytes: Option<usize>,
+}
+
+/// What an extension needs on NATS: devices' messages, answers, pushes and its registration.
+#[must_use]
+pub fn subjects() -> Subjects {
+    reading(Subjects::new())
+        .serves(CLIENT_DATA)
+        .answers(EXTENSION_DATA)
+        .tells(EXTENSION_DATA)
+        .asks(instance::KPC, EXTENSION_DATA)
+        .publishes(format!("$JS.API.STREAM.CREATE.KV_{BUCKET}"))
+        .publishes(format!("$KV.{BUCKET}.<own>"))
+}
+
+/// What one who follows the register of extensions needs on NATS.
+#[must_use]
+pub fn follower_subjects(own: Subjects) -> Subjects {
+    reading(own)
+        .publishes(format!("$JS.API.STREAM.CREATE.KV_{BUCKET}"))
+        .publishes(format!("$JS.API.CONSUMER.*.KV_{BUCKET}"))
+        .publishes(format!("$JS.API.CONSUMER.*.KV_{BUCKET}.>"))
+        .publishes(format!("$JS.API.CONSUMER.MSG.NEXT.KV_{BUCKET}.>"))
+        .publishes(format!("$JS.ACK.KV_{BUCKET}.>"))
+        .publishes(format!("$JS.FC.KV_{BUCKET}.>"))
+}
+
+fn reading(own: Subjects) -> Subjects {
+    own.publishes("$JS.API.INFO")
+        .publishes(format!("$JS.API.STREAM.INFO.KV_{BUCKET}"))
+        .publishes(format!("$JS.API.STREAM.MSG.GET.KV_{BUCKET}"))
+        .publishes(format!("$JS.API.DIRECT.GET.KV_{BUCKET}"))
+        .publishes(format!("$JS.API.DIRECT.GET.KV_{BUCKET}.>"))
 }
 
 /// Opens the bucket, and makes it first if need be.

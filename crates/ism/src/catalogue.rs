@@ -2,8 +2,11 @@
 
 use bytes::Bytes;
 
-use crate::subject::{Event, Message, join};
-use crate::{DecodeError, Record, config, dstp, ecap, elce, endpoints, esp, scmp, session, tokens, tstp};
+use crate::subject::{Event, GroupedEvent, Message, join};
+use crate::{
+    DecodeError, Record, auth, authorities, cap, config, dstp, ecap, efe, efmp, elce, eme, endpoints, epmmp,
+    esp, scmp, session, tle, tokens, tstp,
+};
 
 /// Where a type of message goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +21,8 @@ pub enum Address {
     Event(Event),
     /// To whoever listens, with a last token that says what it is about.
     EventAbout(Event, &'static str),
+    /// To whoever listens, with a group that is the id of what it is about.
+    GroupedEvent(GroupedEvent, &'static str),
 }
 
 impl Address {
@@ -37,6 +42,9 @@ impl Address {
             Self::Event(event) => event.pattern("<originatorServiceInstanceName>"),
             Self::EventAbout(event, about) => {
                 format!("{}.<{about}>", event.pattern("<originatorServiceInstanceName>"))
+            }
+            Self::GroupedEvent(event, group) => {
+                event.pattern("<originatorServiceInstanceName>", &format!("<{group}>"))
             }
         }
     }
@@ -78,7 +86,9 @@ macro_rules! catalogue {
     };
 }
 
-use Address::{Event as On, EventAbout as OnEach, Replica as ToReplica, Reply, Service as To};
+use Address::{
+    Event as On, EventAbout as OnEach, GroupedEvent as OnEachOf, Replica as ToReplica, Reply, Service as To,
+};
 
 catalogue! {
     esp::ClientData => [To(esp::CLIENT_DATA)];
@@ -94,6 +104,7 @@ catalogue! {
     dstp::DataSamplesProcessed => [Reply(dstp::DATA_SAMPLES_PROCESSED)];
     tstp::TimeSeriesEvent => [OnEach(tstp::DATA_POINTS_RECEIVED, "timeSeriesName")];
     tstp::TimeSeriesProcessed => [Reply(tstp::TIME_SERIES_PROCESSED)];
+    eme::MetadataUpdatedEvent => [On(eme::METADATA_UPDATED)];
     ecap::EndpointTokenValidationRequest => [To(ecap::EP_TOKEN_REQUEST)];
     ecap::EndpointTokenValidationResponse => [Reply(ecap::EP_TOKEN_RESPONSE)];
     ecap::EndpointTokenStatusTransitionRequest => [To(ecap::EP_TOKEN_STATUS_TRANSITION_REQUEST)];
@@ -106,11 +117,50 @@ catalogue! {
     ecap::ClientCredentialRevokedEvent => [On(ecap::CLIENT_CREDENTIAL_REVOKED)];
     scmp::BroadcastConfigurationUpdateEvent => [On(scmp::UPSERTED), On(scmp::DELETED)];
     scmp::ServiceSpecificConfigurationUpdateEvent => [To(scmp::UPSERT), To(scmp::DELETE)];
+    efe::EndpointFilterActivatedEvent => [OnEachOf(efe::ACTIVATED, "filterId")];
+    efe::EndpointFilterPendingEvent => [OnEachOf(efe::PENDING, "filterId")];
+    efe::EndpointFilterDeletedEvent => [OnEachOf(efe::DELETED, "filterId")];
+    efe::EndpointMatchedFilterEvent => [OnEachOf(efe::EP_MATCHED, "filterId")];
+    efe::EndpointUnmatchedFilterEvent => [OnEachOf(efe::EP_UNMATCHED, "filterId")];
+    epmmp::EndpointMetadataGetRequest => [To(epmmp::EP_METADATA_GET_REQUEST)];
+    epmmp::EndpointMetadataGetResponse => [Reply(epmmp::EP_METADATA_GET_RESPONSE)];
+    epmmp::EndpointMetadataPatchRequest => [To(epmmp::EP_METADATA_PATCH_REQUEST)];
+    epmmp::EndpointMetadataPatchResponse => [Reply(epmmp::EP_METADATA_PATCH_RESPONSE)];
+    epmmp::EndpointMetadataKeyUpdateRequest => [To(epmmp::EP_METADATA_KEY_UPDATE_REQUEST)];
+    epmmp::EndpointMetadataKeyUpdateResponse => [Reply(epmmp::EP_METADATA_KEY_UPDATE_RESPONSE)];
+    epmmp::EndpointMetadataKeyBatchUpdateRequest => [To(epmmp::EP_METADATA_KEY_BATCH_UPDATE_REQUEST)];
+    epmmp::EndpointMetadataKeyBatchUpdateResponse => [Reply(epmmp::EP_METADATA_KEY_BATCH_UPDATE_RESPONSE)];
+    epmmp::EndpointMetadataKeysGetRequest => [To(epmmp::EP_METADATA_KEYS_GET_REQUEST)];
+    epmmp::EndpointMetadataKeysGetResponse => [Reply(epmmp::EP_METADATA_KEYS_GET_RESPONSE)];
+    epmmp::AppVersionsByEndpointsRequest => [To(epmmp::EP_APP_VERSION_GET_REQUEST)];
+    epmmp::AppVersionsByEndpointsResponse => [Reply(epmmp::EP_APP_VERSION_GET_RESPONSE)];
+    efmp::EndpointFiltersRequest => [To(efmp::EP_FILTERS_REQUEST)];
+    efmp::EndpointFiltersResponse => [Reply(efmp::EP_FILTERS_RESPONSE)];
+    efmp::EndpointListByFilterRequest => [To(efmp::EP_LIST_BY_FILTER_REQUEST)];
+    efmp::EndpointListByFilterResponse => [Reply(efmp::EP_LIST_BY_FILTER_RESPONSE)];
+    tle::UpdatedEvent => [On(tle::UPDATED)];
+    tle::UnregisteredEvent => [On(tle::UNREGISTERED)];
+    cap::ClientBasicAuthenticationRequest => [To(cap::BASIC_REQUEST)];
+    cap::ClientBasicAuthenticationResponse => [Reply(cap::BASIC_RESPONSE)];
+    cap::ClientCertificateAuthenticationRequest => [To(cap::CERTIFICATE_REQUEST)];
+    cap::ClientCertificateAuthenticationResponse => [Reply(cap::CERTIFICATE_RESPONSE)];
+    cap::ClientCredentialsRevokedEvent => [On(cap::BASIC_REVOKED), On(cap::CERTIFICATE_REVOKED)];
+    auth::AuthenticationRequest => [To(auth::AUTHENTICATE_REQUEST)];
+    auth::AuthenticationResponse => [Reply(auth::AUTHENTICATE_RESPONSE)];
+    auth::AccessChangedEvent => [On(auth::ACCESS_CHANGED)];
+    authorities::AuthoritiesRequest => [To(authorities::AUTHORITIES_REQUEST)];
+    authorities::AuthoritiesResponse => [Reply(authorities::AUTHORITIES_RESPONSE)];
+    authorities::AuthoritiesChangedEvent => [On(authorities::AUTHORITIES_CHANGED)];
     config::ConfigurationRequest => [To(config::CONFIGURATION_REQUEST)];
     config::ConfigurationResponse => [Reply(config::CONFIGURATION_RESPONSE)];
+    config::ServiceInstanceAnnouncement => [To(config::SERVICE_INSTANCE_ANNOUNCEMENT)];
+    config::ServiceInstanceAnnouncementResponse => [Reply(config::SERVICE_INSTANCE_ANNOUNCEMENT_RESPONSE)];
     tokens::EndpointTokenCreateRequest => [To(tokens::CREATE_REQUEST)];
     tokens::EndpointTokenCreateResponse => [Reply(tokens::CREATE_RESPONSE)];
+    tokens::EndpointTokensDeleteRequest => [To(tokens::DELETE_REQUEST)];
+    tokens::EndpointTokensDeleteResponse => [Reply(tokens::DELETE_RESPONSE)];
     endpoints::EndpointGetRequest => [To(endpoints::GET_REQUEST)];
     endpoints::EndpointGetResponse => [Reply(endpoints::GET_RESPONSE)];
     session::ClientConnectedEvent => [On(session::CLIENT_CONNECTED), To(session::CLIENT_ANNOUNCED)];
+    session::ReplicaAliveEvent => [On(session::REPLICA_ALIVE)];
 }

@@ -4,6 +4,7 @@
 //! the tests use as the oracle.
 
 use std::collections::BTreeMap;
+use std::marker::PhantomData;
 
 use bytes::Bytes;
 
@@ -18,19 +19,27 @@ pub(crate) trait Field: Sized {
     fn read(reader: &mut Reader<'_>) -> Result<Self, Fault>;
 }
 
+/// How a field of a type is written.
+pub(crate) trait Form<T> {
+    /// How many bytes [`Form::write`] appends.
+    fn size(value: &T) -> usize;
+    fn write(value: &T, out: &mut Vec<u8>);
+    fn read(reader: &mut Reader<'_>) -> Result<T, Fault>;
+}
+
 /// A field that is no union of a type and null.
 pub(crate) struct Plain;
 
-impl Plain {
-    pub(crate) fn size<T: Field>(value: &T) -> usize {
+impl<T: Field> Form<T> for Plain {
+    fn size(value: &T) -> usize {
         value.size()
     }
 
-    pub(crate) fn write<T: Field>(value: &T, out: &mut Vec<u8>) {
+    fn write(value: &T, out: &mut Vec<u8>) {
         value.write(out);
     }
 
-    pub(crate) fn read<T: Field>(reader: &mut Reader<'_>) -> Result<T, Fault> {
+    fn read(reader: &mut Reader<'_>) -> Result<T, Fault> {
         T::read(reader)
     }
 }
@@ -44,12 +53,12 @@ pub(crate) type NullFirst = Nullable<0>;
 /// `[T, "null"]`
 pub(crate) type NullLast = Nullable<1>;
 
-impl<const NULL_BRANCH: i64> Nullable<NULL_BRANCH> {
-    pub(crate) fn size<T: Field>(value: &Option<T>) -> usize {
+impl<T: Field, const NULL_BRANCH: i64> Form<Option<T>> for Nullable<NULL_BRANCH> {
+    fn size(value: &Option<T>) -> usize {
         1 + value.as_ref().map_or(0, Field::size)
     }
 
-    pub(crate) fn write<T: Field>(value: &Option<T>, out: &mut Vec<u8>) {
+    fn write(value: &Option<T>, out: &mut Vec<u8>) {
         match value {
             None => NULL_BRANCH.write(out),
             Some(value) => {
@@ -59,12 +68,50 @@ impl<const NULL_BRANCH: i64> Nullable<NULL_BRANCH> {
         }
     }
 
-    pub(crate) fn read<T: Field>(reader: &mut Reader<'_>) -> Result<Option<T>, Fault> {
+    fn read(reader: &mut Reader<'_>) -> Result<Option<T>, Fault> {
         match reader.long()? {
             branch if branch == NULL_BRANCH => Ok(None),
             branch if branch == 1 - NULL_BRANCH => T::read(reader).map(Some),
             branch => Err(Fault::NoSuchBranch(branch)),
         }
+    }
+}
+
+/// A map whose values have a form.
+pub(crate) struct Values<V>(PhantomData<V>);
+
+/// A map to `["null", T]`.
+pub(crate) type NullFirstValues = Values<NullFirst>;
+
+impl<T, V: Form<T>> Form<BTreeMap<String, T>> for Values<V> {
+    fn size(map: &BTreeMap<String, T>) -> usize {
+        let block = if map.is_empty() { 0 } else { varint_size(zigzag_length(map.len())) };
+        block + map.iter().map(|(key, value)| key.size() + V::size(value)).sum::<usize>() + 1
+    }
+
+    fn write(map: &BTreeMap<String, T>, out: &mut Vec<u8>) {
+        if !map.is_empty() {
+            write_varint(zigzag_length(map.len()), out);
+        }
+        for (key, value) in map {
+            key.write(out);
+            V::write(value, out);
+        }
+        out.push(0);
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Result<BTreeMap<String, T>, Fault> {
+        let mut items = BTreeMap::new();
+        reader.blocks(
+            &mut items,
+            |_, _| (),
+            |items, reader| {
+                let key = String::read(reader)?;
+                let value = V::read(reader)?;
+                if items.insert(key, value).is_some() { Err(Fault::DuplicateKey) } else { Ok(()) }
+            },
+        )?;
+        Ok(items)
     }
 }
 
@@ -245,32 +292,14 @@ impl<T: Field> Field for Vec<T> {
 
 impl<T: Field> Field for BTreeMap<String, T> {
     fn size(&self) -> usize {
-        let block = if self.is_empty() { 0 } else { varint_size(zigzag_length(self.len())) };
-        block + self.iter().map(|(key, value)| key.size() + value.size()).sum::<usize>() + 1
+        Values::<Plain>::size(self)
     }
 
     fn write(&self, out: &mut Vec<u8>) {
-        if !self.is_empty() {
-            write_varint(zigzag_length(self.len()), out);
-        }
-        for (key, value) in self {
-            key.write(out);
-            value.write(out);
-        }
-        out.push(0);
+        Values::<Plain>::write(self, out);
     }
 
     fn read(reader: &mut Reader<'_>) -> Result<Self, Fault> {
-        let mut items = Self::new();
-        reader.blocks(
-            &mut items,
-            |_, _| (),
-            |items, reader| {
-                let key = String::read(reader)?;
-                let value = T::read(reader)?;
-                if items.insert(key, value).is_some() { Err(Fault::DuplicateKey) } else { Ok(()) }
-            },
-        )?;
-        Ok(items)
+        Values::<Plain>::read(reader)
     }
 }

@@ -56,12 +56,14 @@ pub trait Envelope {
 
 /// Calls a function of a field's form: [`Plain`](crate::codec::Plain) unless the field names another.
 macro_rules! form {
-    (, $function:ident($($argument:expr),*)) => { $crate::codec::Plain::$function($($argument),*) };
-    ($form:ident, $function:ident($($argument:expr),*)) => { $crate::codec::$form::$function($($argument),*) };
+    (, $($call:tt)*) => { form!(Plain, $($call)*) };
+    ($form:ident, $function:ident($($argument:expr),*)) => {
+        <$crate::codec::$form as $crate::codec::Form<_>>::$function($($argument),*)
+    };
 }
 
 /// Declares a record inside another record. The fields stand in the schema's order, named as there but in snake case; a
-/// union with null says which branch is null: `= NullFirst` or `= NullLast`.
+/// union with null says which branch is null: `= NullFirst` or `= NullLast`, and for the values of a map `= NullFirstValues`.
 macro_rules! part {
     ($(#[$meta:meta])* pub struct $name:ident {
         $($(#[$field_meta:meta])* pub $field:ident: $type:ty $(= $form:ident)?,)*

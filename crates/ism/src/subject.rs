@@ -25,6 +25,18 @@ pub mod instance {
     pub const EPR: &str = "epr";
     /// The endpoint tokens.
     pub const CM: &str = "cm";
+    /// The tenants, their users and keys.
+    pub const TM: &str = "tm";
+    /// The clients' credentials.
+    pub const CCM: &str = "ccm";
+    /// The endpoints' life cycle.
+    pub const EPL: &str = "epl";
+    /// The time series.
+    pub const EPTS: &str = "epts";
+    /// The extension for data samples.
+    pub const DCX: &str = "dcx";
+    /// The extension for metadata.
+    pub const EPMX: &str = "epmx";
 }
 
 /// `kaa.v1.service.<instance>.<protocol>.<type>`
@@ -53,6 +65,12 @@ pub fn reply(replica: &ReplicaId, protocol: &str, slot: u64, message_type: &str)
 #[must_use]
 pub fn replica_all(replica: &ReplicaId) -> String {
     join(["kaa.v1.replica", replica.as_str(), ">"])
+}
+
+/// `kaa.v1.replica.<replica>.<protocol>.>`: everything of one protocol that is addressed to a replica, replies included.
+#[must_use]
+pub fn replica_protocol(replica: &ReplicaId, protocol: &str) -> String {
+    join(["kaa.v1.replica", replica.as_str(), protocol, ">"])
 }
 
 /// `kaa.v1.events.<originator>.<entity>.<group>.<type>`
@@ -127,7 +145,7 @@ impl Message {
 /// A type of message that is broadcast.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Event {
-    /// What it happened to: `endpoint`, `client`, `service`.
+    /// What it happened to: `endpoint`, `client`, `service`, `tenant`.
     pub entity: &'static str,
     /// The group of events.
     pub group: &'static str,
@@ -150,6 +168,33 @@ impl Event {
 
     pub(crate) fn pattern(self, originator: &str) -> String {
         join(["kaa.v1.events", originator, self.entity, self.group, self.event_type])
+    }
+}
+
+/// A type of message that is broadcast, whose group is the id of what it happened to (18/EFE).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GroupedEvent {
+    /// What it happened to: `endpoint-filter`.
+    pub entity: &'static str,
+    /// What happened.
+    pub event_type: &'static str,
+}
+
+impl GroupedEvent {
+    /// The subject of events from one originator about one group, which must be one token: no dots, no spaces.
+    #[must_use]
+    pub fn of(self, originator: &InstanceName, group: &str) -> String {
+        event(originator, self.entity, group, self.event_type)
+    }
+
+    /// The subject to listen on for events from any originator about any group.
+    #[must_use]
+    pub fn of_any(self) -> String {
+        self.pattern("*", "*")
+    }
+
+    pub(crate) fn pattern(self, originator: &str, group: &str) -> String {
+        join(["kaa.v1.events", originator, self.entity, group, self.event_type])
     }
 }
 

@@ -1,9 +1,15 @@
 //! Section `[kpc]`: every limit of the gateway has a name, a unit and a default.
 
+mod clients;
+mod transports;
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use serde::Deserialize;
+
+pub use clients::{Clients, Throttle, Traffic};
+pub use transports::{Tls, Ws, Wss};
 
 /// Section `[kpc]`.
 #[derive(Debug, Clone, Deserialize)]
@@ -21,6 +27,12 @@ pub struct Config {
     pub limits: Limits,
     /// What is remembered of endpoint tokens.
     pub tokens: Tokens,
+    /// How clients' credentials are looked up.
+    pub clients: Clients,
+    /// How guessing is slowed down.
+    pub throttle: Throttle,
+    /// Traffic reports.
+    pub traffic: Traffic,
 }
 
 impl Default for Config {
@@ -32,6 +44,9 @@ impl Default for Config {
             mqtt: Mqtt::default(),
             limits: Limits::default(),
             tokens: Tokens::default(),
+            clients: Clients::default(),
+            throttle: Throttle::default(),
+            traffic: Traffic::default(),
         }
     }
 }
@@ -52,6 +67,12 @@ pub struct Mqtt {
     pub connect_timeout_s: u16,
     /// How long a client that does not read may hold up its connection, in s.
     pub write_timeout_s: u16,
+    /// MQTT over TLS.
+    pub tls: Tls,
+    /// MQTT over WebSocket.
+    pub ws: Ws,
+    /// MQTT over WebSocket over TLS.
+    pub wss: Wss,
 }
 
 impl Default for Mqtt {
@@ -63,6 +84,9 @@ impl Default for Mqtt {
             keep_alive_max_s: 3_600,
             connect_timeout_s: 5,
             write_timeout_s: 5,
+            tls: Tls::default(),
+            ws: Ws::default(),
+            wss: Wss::default(),
         }
     }
 }
@@ -87,6 +111,8 @@ pub struct Limits {
     pub connections: usize,
     /// MQTT connections from one address.
     pub connections_per_address: usize,
+    /// Sockets of one address that have not said CONNECT yet, TLS handshakes and WebSocket upgrades among them; more are closed.
+    pub connecting_per_address: usize,
     /// Endpoints that one connection speaks for.
     pub endpoints_per_connection: usize,
     /// Topic filters that one connection subscribes to.
@@ -123,6 +149,7 @@ impl Default for Limits {
             payload_bytes: 1_000_000,
             connections: 100_000,
             connections_per_address: 20_000,
+            connecting_per_address: 2_000,
             endpoints_per_connection: 1_000,
             subscriptions_per_connection: 2_000,
             in_flight_per_connection: 64,
@@ -183,9 +210,12 @@ impl Config {
             ("mqtt.connect_timeout_s", self.mqtt.connect_timeout_s.into()),
             ("mqtt.write_timeout_s", self.mqtt.write_timeout_s.into()),
             ("mqtt.backlog", self.mqtt.backlog.into()),
+            ("mqtt.tls.handshake_timeout_s", self.mqtt.tls.handshake_timeout_s.into()),
+            ("mqtt.tls.handshakes_max", self.mqtt.tls.handshakes_max as u64),
             ("limits.payload_bytes", limits.payload_bytes.into()),
             ("limits.connections", limits.connections as u64),
             ("limits.connections_per_address", limits.connections_per_address as u64),
+            ("limits.connecting_per_address", limits.connecting_per_address as u64),
             ("limits.endpoints_per_connection", limits.endpoints_per_connection as u64),
             ("limits.in_flight_per_connection", limits.in_flight_per_connection.into()),
             ("limits.messages_per_second_per_connection", limits.messages_per_second_per_connection.into()),
@@ -196,12 +226,19 @@ impl Config {
             ("tokens.valid_max", self.tokens.valid_max as u64),
             ("tokens.refused_max", self.tokens.refused_max as u64),
             ("tokens.timeout_ms", self.tokens.timeout_ms),
+            ("clients.timeout_ms", self.clients.timeout_ms),
+            ("clients.questions_max", self.clients.questions_max as u64),
+            ("clients.recheck_s", self.clients.recheck_s.into()),
+            ("throttle.block_first_s", self.throttle.block_first_s.into()),
+            ("throttle.block_max_s", self.throttle.block_max_s.into()),
+            ("throttle.addresses_max", self.throttle.addresses_max as u64),
         ];
         let mut faults: Vec<_> = positive
             .into_iter()
             .filter(|(_, value)| *value == 0)
             .map(|(key, _)| (key, "must be greater than 0".to_owned()))
             .collect();
+        faults.extend(self.mqtt.tls.fault());
         let payload = u64::from(limits.payload_bytes);
         for (key, bytes) in [
             ("limits.outbox_bytes", limits.outbox_bytes as u64),
@@ -234,10 +271,12 @@ mod tests {
         config.limits.messages_per_second_per_tenant = 0;
         config.limits.outbox_bytes = 10;
         config.limits.in_flight_bytes = 10;
+        config.mqtt.tls.certificate_file = Some("tls.crt".into());
         let keys: Vec<_> = config.faults().into_iter().map(|(key, _)| key).collect();
         let expected = [
             "deadline_ms",
             "limits.messages_per_second_per_tenant",
+            "mqtt.tls.key_file",
             "limits.outbox_bytes",
             "limits.in_flight_bytes",
         ];

@@ -4,21 +4,28 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use ids::{AppVersionName, EndpointId};
+use ids::{AppVersionName, EndpointId, EndpointToken, TenantId};
 use kp1::TopicFilter;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use crate::clients::Client;
 use crate::config::Limits;
 use crate::identity::Identity;
 use crate::limits::Rate;
 use crate::metrics::Metrics;
 use crate::outbox::{CloseReason, Full, Item, Outbox, Outgoing, Qos, Wake, Worker};
+use crate::peer::Transport;
 
 /// Tokens of one endpoint that a connection uses at once: after a change of tokens two, and more is no device.
 const TOKENS_MAX: usize = 4;
+/// Tenants that one connection without credentials speaks for: a gateway of devices has one, a test bench a few.
+const TENANTS_MAX: usize = 16;
+/// In what time unknown tokens are counted.
+const UNKNOWN_PERIOD: Duration = Duration::from_secs(60);
 
 /// The number of a connection, never used twice: a late clean-up cannot hit a newer connection of the same client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -31,6 +38,9 @@ pub(crate) struct Connection {
     pub(crate) client_id: Arc<str>,
     /// Whether the client chose its id itself; ids that we gave are unique, so nobody takes those over.
     pub(crate) named: bool,
+    /// What there is one connection for: the client id, of an authenticated client together with its tenant. So nobody
+    /// takes over another tenant's client, nor one that has shown credentials without showing any.
+    pub(crate) session: Arc<str>,
     pub(crate) since: Instant,
     /// The same moment in ms since the epoch, to compare with other replicas.
     pub(crate) since_ms: i64,
@@ -39,10 +49,17 @@ pub(crate) struct Connection {
     /// How many of its messages may be worked on at once.
     pub(crate) in_flight: Semaphore,
     pub(crate) address: Option<IpAddr>,
+    pub(crate) transport: Transport,
+    /// Who the client has shown to be; none when it has shown nothing.
+    pub(crate) client: Option<Box<Client>>,
+    /// The tenants whose demands it was found to meet.
+    admitted: RwLock<Vec<TenantId>>,
     worker: Arc<Worker>,
     limits: Arc<Limits>,
     pub(crate) metrics: Arc<Metrics>,
     closing: AtomicBool,
+    /// Closed for what the client has done or may no longer do.
+    distrusted: AtomicBool,
     outbox: Mutex<Outbox>,
     pub(crate) state: Mutex<State>,
 }
@@ -53,6 +70,8 @@ pub(crate) struct State {
     pub(crate) ended: bool,
     pub(crate) endpoints: HashMap<EndpointId, Vec<Attachment>>,
     pub(crate) subscriptions: Vec<Subscription>,
+    /// Since when unknown tokens are counted, and how many there were.
+    unknown_tokens: Option<(Instant, u32)>,
 }
 
 /// What a new connection is made of.
@@ -60,6 +79,8 @@ pub(crate) struct Newcomer {
     /// None when the client left the choice to us.
     pub(crate) client_id: Option<Arc<str>>,
     pub(crate) address: Option<IpAddr>,
+    pub(crate) transport: Transport,
+    pub(crate) client: Option<Box<Client>>,
     pub(crate) worker: Arc<Worker>,
 }
 
@@ -88,26 +109,38 @@ pub(crate) enum Rejected {
     TooManyEndpoints(usize),
     #[error("a connection may have at most {0} subscriptions (kpc.limits.subscriptions_per_connection)")]
     TooManySubscriptions(usize),
+    #[error(
+        "a connection without credentials may speak for endpoints of at most {0} tenants; open another one"
+    )]
+    TooManyTenants(usize),
 }
 
 impl Connection {
     pub(crate) fn new(number: u64, newcomer: Newcomer, limits: Arc<Limits>, metrics: Arc<Metrics>) -> Self {
         let named = newcomer.client_id.is_some();
+        let client_id =
+            newcomer.client_id.unwrap_or_else(|| format!("{number:x}-{:016x}", rand::random::<u64>()).into());
+        let tenant = newcomer.client.as_ref().map(|client| &client.tenant);
         Self {
             id: ConnectionId(number),
-            client_id: newcomer
-                .client_id
-                .unwrap_or_else(|| format!("{number:x}-{:016x}", rand::random::<u64>()).into()),
+            // No client id holds a zero.
+            session: tenant
+                .map_or_else(|| client_id.clone(), |tenant| format!("{tenant}\0{client_id}").into()),
+            admitted: RwLock::new(tenant.into_iter().cloned().collect()),
+            client_id,
             named,
             since: Instant::now(),
             since_ms: runtime::now_ms(),
             rate: Rate::new(limits.messages_per_second_per_connection),
             in_flight: Semaphore::new(limits.in_flight_per_connection.into()),
             address: newcomer.address,
+            transport: newcomer.transport,
+            client: newcomer.client,
             worker: newcomer.worker,
             limits,
             metrics,
             closing: AtomicBool::new(false),
+            distrusted: AtomicBool::new(false),
             outbox: Mutex::default(),
             state: Mutex::default(),
         }
@@ -137,6 +170,7 @@ impl Connection {
 
     /// Closes the connection after what waits for the client has been written.
     pub(crate) fn finish(&self, reason: CloseReason) {
+        self.note(reason);
         if self.outbox.lock().finish(reason) {
             self.worker.wake(Wake::Send(self.id));
         }
@@ -144,10 +178,61 @@ impl Connection {
 
     /// Closes the connection now.
     pub(crate) fn close(&self, reason: CloseReason) {
+        self.note(reason);
         if !self.closing.swap(true, Ordering::AcqRel) {
             self.outbox.lock().close();
             self.worker.wake(Wake::Close(self.id, reason));
         }
+    }
+
+    fn note(&self, reason: CloseReason) {
+        if reason.is_distrust() {
+            self.distrusted.store(true, Ordering::Release);
+        }
+    }
+
+    /// Whether the client may still have its say: its will is to be sent.
+    pub(crate) fn is_trusted(&self) -> bool {
+        !self.distrusted.load(Ordering::Acquire)
+    }
+
+    /// Whether it was found to meet the tenant's demands.
+    pub(crate) fn is_admitted(&self, tenant: &TenantId) -> bool {
+        self.admitted.read().contains(tenant)
+    }
+
+    /// It meets the tenant's demands.
+    pub(crate) fn admit(&self, tenant: &TenantId) -> Result<(), Rejected> {
+        let mut admitted = self.admitted.write();
+        if admitted.contains(tenant) {
+            return Ok(());
+        }
+        if admitted.len() >= TENANTS_MAX {
+            return Err(Rejected::TooManyTenants(TENANTS_MAX));
+        }
+        admitted.push(tenant.clone());
+        Ok(())
+    }
+
+    /// The tenants whose demands it was found to meet.
+    pub(crate) fn tenants(&self) -> Vec<TenantId> {
+        self.admitted.read().clone()
+    }
+
+    /// Whether it speaks for an endpoint with this token.
+    pub(crate) fn uses(&self, token: &EndpointToken) -> bool {
+        let state = self.state.lock();
+        state.endpoints.values().flatten().any(|attachment| attachment.identity.token == *token)
+    }
+
+    /// Counts an unknown token; returns how many there were within the period.
+    pub(crate) fn unknown_tokens(&self, now: Instant) -> u32 {
+        let unknown = &mut self.state.lock().unknown_tokens;
+        let (since, count) = unknown
+            .filter(|(since, _)| now.saturating_duration_since(*since) < UNKNOWN_PERIOD)
+            .unwrap_or((now, 0));
+        *unknown = Some((since, count.saturating_add(1)));
+        count.saturating_add(1)
     }
 
     /// The next item to send, for the connection's owner.

@@ -1,54 +1,31 @@
-//! The MQTT connections of this replica, shared by all threads: who is connected, which endpoints each connection
-//! speaks for, and which connections an endpoint has.
+//! The MQTT connections of this replica, shared by all threads: who is connected, and which endpoints each connection
+//! speaks for.
 //!
 //! An endpoint belongs to a connection from the first message or subscription with one of its tokens. Locks are taken
-//! in this order: a connection's state, then the map of endpoints.
+//! in this order: a connection's state, then the map of endpoints, then what is to be told of them.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
 
-use ids::{AppVersionName, EndpointId, ReplicaId};
+use ids::{AppVersionName, EndpointId};
 use parking_lot::Mutex;
-use tokio::time::Instant;
 
 use crate::config::Limits;
 use crate::connection::{Attachment, Connection, ConnectionId, Newcomer, Rejected, use_again};
+use crate::credentials::Credentials;
+use crate::endpoints::Endpoints;
 use crate::identity::Identity;
 use crate::metrics::Metrics;
 use crate::outbox::CloseReason;
 use crate::shards::Shards;
-
-/// How long after an endpoint came its responses go to all replicas: they have not yet told each other that they share it.
-const FRESH: Duration = Duration::from_secs(2);
-/// Other replicas that are remembered for one endpoint.
-const OTHERS_MAX: usize = 16;
+use crate::sharing::Connectivity;
 
 /// The keys of the limits that a new connection may reach.
 const CONNECTIONS: &str = "kpc.limits.connections";
 pub(crate) const CONNECTIONS_PER_ADDRESS: &str = "kpc.limits.connections_per_address";
-
-/// An endpoint that is here.
-#[derive(Debug)]
-struct Presence {
-    connections: Vec<Arc<Connection>>,
-    app_version: AppVersionName,
-    since: Instant,
-    /// Other replicas that have it too.
-    others: Vec<ReplicaId>,
-}
-
-/// To which other replicas a response goes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Elsewhere {
-    Nobody,
-    Replicas(Vec<ReplicaId>),
-    /// It is not known yet who else has the endpoint.
-    Everybody,
-}
 
 /// All connections of this replica.
 pub(crate) struct Connections {
@@ -57,13 +34,15 @@ pub(crate) struct Connections {
     next_id: AtomicU64,
     count: AtomicUsize,
     open: Shards<ConnectionId, Arc<Connection>>,
+    /// Those whose client chose its id, by session.
     clients: Shards<Arc<str>, Arc<Connection>>,
-    endpoints: Shards<EndpointId, Presence>,
+    credentials: Credentials,
+    pub(crate) endpoints: Endpoints,
     addresses: Mutex<HashMap<IpAddr, usize>>,
 }
 
 impl Connections {
-    pub(crate) fn new(limits: Arc<Limits>, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(limits: Arc<Limits>, metrics: Arc<Metrics>, connectivity: Arc<Connectivity>) -> Self {
         Self {
             limits,
             metrics,
@@ -71,7 +50,8 @@ impl Connections {
             count: AtomicUsize::new(0),
             open: Shards::new(),
             clients: Shards::new(),
-            endpoints: Shards::new(),
+            credentials: Credentials::new(),
+            endpoints: Endpoints::new(connectivity),
             addresses: Mutex::default(),
         }
     }
@@ -99,9 +79,12 @@ impl Connections {
         let connection = Arc::new(Connection::new(number, newcomer, limits, metrics));
         self.open.lock(&connection.id).insert(connection.id, connection.clone());
         self.metrics.connections(1);
+        if let Some(client) = &connection.client {
+            self.credentials.add(connection.id, client);
+        }
         if connection.named {
-            let client_id = connection.client_id.clone();
-            let older = self.clients.lock(&client_id).insert(client_id, connection.clone());
+            let session = connection.session.clone();
+            let older = self.clients.lock(&session).insert(session, connection.clone());
             if let Some(older) = older {
                 self.take_over(&older);
             }
@@ -117,11 +100,11 @@ impl Connections {
     }
 
     /// The connection of a client.
-    pub(crate) fn client(&self, client_id: &str) -> Option<Arc<Connection>> {
-        self.clients.lock(client_id).get(client_id).cloned()
+    pub(crate) fn client(&self, session: &str) -> Option<Arc<Connection>> {
+        self.clients.lock(session).get(session).cloned()
     }
 
-    /// The ids of the clients that chose theirs themselves.
+    /// The sessions of the clients that chose their ids themselves.
     pub(crate) fn clients(&self) -> Vec<Arc<str>> {
         self.clients.each().flat_map(|map| map.keys().cloned().collect::<Vec<_>>()).collect()
     }
@@ -134,30 +117,24 @@ impl Connections {
         self.count.fetch_sub(1, Ordering::AcqRel);
         self.metrics.connections(-1);
         connection.discard();
+        if let Some(client) = &connection.client {
+            self.credentials.remove(connection.id, client);
+        }
         {
             // A newer connection of the same client stays.
-            let mut clients = self.clients.lock(&connection.client_id);
-            if clients.get(&connection.client_id).is_some_and(|current| current.id == connection.id) {
-                clients.remove(&connection.client_id);
+            let mut clients = self.clients.lock(&connection.session);
+            if clients.get(&connection.session).is_some_and(|current| current.id == connection.id) {
+                clients.remove(&connection.session);
             }
         }
         self.release_address(connection.address);
         let mut state = connection.state.lock();
         state.ended = true;
         state.subscriptions = Vec::new();
-        let mut gone = Vec::new();
-        for endpoint in std::mem::take(&mut state.endpoints).into_keys() {
-            let mut endpoints = self.endpoints.lock(&endpoint);
-            if let Some(presence) = endpoints.get_mut(&endpoint) {
-                presence.connections.retain(|other| other.id != connection.id);
-                if presence.connections.is_empty() {
-                    let presence = endpoints.remove(&endpoint);
-                    drop(endpoints);
-                    gone.extend(presence.map(|presence| (endpoint, presence.app_version)));
-                }
-            }
-        }
-        gone
+        let endpoints = std::mem::take(&mut state.endpoints).into_keys();
+        // Told together.
+        let _together = self.endpoints.together();
+        endpoints.filter_map(|endpoint| self.endpoints.leave(connection, endpoint)).collect()
     }
 
     fn release_address(&self, address: Option<IpAddr>) {
@@ -170,7 +147,7 @@ impl Connections {
         }
     }
 
-    /// Attaches an endpoint to a connection. Returns whether it is the endpoint's first here.
+    /// Attaches an endpoint to a connection, and notes that it came online with that. Returns whether it did.
     pub(crate) fn attach(
         &self,
         connection: &Arc<Connection>,
@@ -191,98 +168,12 @@ impl Connections {
         }
         let attachment = Attachment { app_version: app_version.clone(), identity: identity.clone() };
         state.endpoints.insert(endpoint.clone(), vec![attachment]);
-        let mut endpoints = self.endpoints.lock(endpoint);
-        match endpoints.entry(endpoint.clone()) {
-            Entry::Occupied(mut presence) => {
-                presence.get_mut().connections.push(connection.clone());
-                Ok(false)
-            }
-            Entry::Vacant(place) => {
-                place.insert(Presence {
-                    connections: vec![connection.clone()],
-                    app_version: app_version.clone(),
-                    since: Instant::now(),
-                    others: Vec::new(),
-                });
-                Ok(true)
-            }
-        }
-    }
-
-    /// The connections of an endpoint.
-    pub(crate) fn of(&self, endpoint: &EndpointId) -> Vec<Arc<Connection>> {
-        self.endpoints
-            .lock(endpoint)
-            .get(endpoint)
-            .map(|presence| presence.connections.clone())
-            .unwrap_or_default()
-    }
-
-    /// Who may want to hear a response beside the connection that asked: other connections here with subscriptions, and
-    /// other replicas.
-    pub(crate) fn listeners(
-        &self,
-        endpoint: &EndpointId,
-        asker: Option<ConnectionId>,
-    ) -> (Vec<Arc<Connection>>, Elsewhere) {
-        let (mut here, elsewhere) = {
-            let endpoints = self.endpoints.lock(endpoint);
-            let Some(presence) = endpoints.get(endpoint) else { return (Vec::new(), Elsewhere::Everybody) };
-            let elsewhere = if presence.since.elapsed() < FRESH {
-                Elsewhere::Everybody
-            } else if presence.others.is_empty() {
-                Elsewhere::Nobody
-            } else {
-                Elsewhere::Replicas(presence.others.clone())
-            };
-            let others = presence.connections.iter().filter(|connection| Some(connection.id) != asker);
-            (others.cloned().collect::<Vec<_>>(), elsewhere)
-        };
-        here.retain(|connection| connection.has_subscriptions());
-        (here, elsewhere)
-    }
-
-    /// Another replica has the endpoint too. Returns the endpoint's version when it is here and this is news.
-    pub(crate) fn shared(&self, endpoint: &EndpointId, with: &ReplicaId) -> Option<AppVersionName> {
-        let mut endpoints = self.endpoints.lock(endpoint);
-        let presence = endpoints.get_mut(endpoint)?;
-        if presence.others.contains(with) {
-            return None;
-        }
-        // Replicas that have died do not say so; a living one that goes for them is noted again when it is heard of.
-        if presence.others.len() >= OTHERS_MAX {
-            presence.others.remove(0);
-        }
-        presence.others.push(with.clone());
-        Some(presence.app_version.clone())
-    }
-
-    /// The version of an endpoint that is here.
-    pub(crate) fn version(&self, endpoint: &EndpointId) -> Option<AppVersionName> {
-        self.endpoints.lock(endpoint).get(endpoint).map(|presence| presence.app_version.clone())
-    }
-
-    /// Another replica has the endpoint no more.
-    pub(crate) fn unshared(&self, endpoint: &EndpointId, with: &ReplicaId) {
-        if let Some(presence) = self.endpoints.lock(endpoint).get_mut(endpoint) {
-            presence.others.retain(|other| other != with);
-        }
-    }
-
-    /// Every endpoint that is here, with its version.
-    pub(crate) fn endpoints(&self) -> Vec<(EndpointId, AppVersionName)> {
-        let maps = self.endpoints.each();
-        maps.flat_map(|map| {
-            map.iter()
-                .map(|(endpoint, presence)| (endpoint.clone(), presence.app_version.clone()))
-                .collect::<Vec<_>>()
-        })
-        .collect()
+        Ok(self.endpoints.enter(connection, endpoint, app_version))
     }
 
     /// Closes the connections that use revoked tokens of an endpoint.
     pub(crate) fn revoke(&self, endpoint: &EndpointId, token_ids: &[String]) {
-        for connection in self.of(endpoint) {
+        for connection in self.endpoints.of(endpoint) {
             let revoked = connection.attachments(endpoint).iter().any(|attachment| {
                 let token_id = attachment.identity.token_id.as_ref();
                 token_id.is_none_or(|id| token_ids.iter().any(|revoked| revoked == id.as_str()))
@@ -294,6 +185,45 @@ impl Connections {
         }
     }
 
+    /// Closes the connections that live on revoked credentials.
+    pub(crate) fn revoke_credentials(&self, credentials_id: &str) {
+        for id in self.credentials.users(credentials_id) {
+            let Some(connection) = self.get(id) else { continue };
+            tracing::info!(
+                client_id = &*connection.client_id,
+                credentials_id,
+                "closing a connection: its client's credentials are revoked"
+            );
+            self.metrics.closed("credentials");
+            connection.close(CloseReason::CredentialsRevoked);
+        }
+    }
+
+    /// Closes the connections whose client's certificate is valid no longer; `now` in ms since 1970.
+    pub(crate) fn close_expired(&self, now: i64) {
+        for id in self.credentials.take_expired(now) {
+            let Some(connection) = self.get(id) else { continue };
+            tracing::info!(
+                client_id = &*connection.client_id,
+                "closing a connection: its client's certificate has expired"
+            );
+            self.metrics.closed("certificate");
+            connection.close(CloseReason::CertificateExpired);
+        }
+    }
+
+    /// An open connection.
+    pub(crate) fn get(&self, id: ConnectionId) -> Option<Arc<Connection>> {
+        self.open.lock(&id).get(&id).cloned()
+    }
+
+    /// Looks at every open connection; what it does must be short.
+    pub(crate) fn each(&self, mut look: impl FnMut(&Arc<Connection>)) {
+        for map in self.open.each() {
+            map.values().for_each(&mut look);
+        }
+    }
+
     /// How many connections are open.
     pub(crate) fn count(&self) -> usize {
         self.count.load(Ordering::Acquire)
@@ -301,40 +231,43 @@ impl Connections {
 
     /// Closes every connection after what waits for its client has been written.
     pub(crate) fn finish_all(&self, reason: CloseReason) {
-        for map in self.open.each() {
-            map.values().for_each(|connection| connection.finish(reason));
-        }
+        self.each(|connection| connection.finish(reason));
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+    use crate::clients::tests::client;
     use crate::identity::Identity;
     use crate::limits::Rate;
     use crate::outbox::{Outgoing, Qos, Wake, Worker};
+    use crate::peer::Transport;
     use ids::EndpointToken;
 
-    fn connections(limits: Limits) -> Connections {
-        Connections::new(Arc::new(limits), Arc::new(Metrics::new()))
+    pub(crate) fn connections(limits: Limits) -> Connections {
+        Connections::new(Arc::new(limits), Arc::new(Metrics::new()), Arc::default())
     }
 
-    fn newcomer(client_id: Option<&str>) -> (Newcomer, Arc<Worker>) {
+    pub(crate) fn newcomer(client_id: Option<&str>) -> (Newcomer, Arc<Worker>) {
         let worker = Arc::new(Worker::default());
         let address = Some(IpAddr::from([127, 0, 0, 1]));
-        (Newcomer { client_id: client_id.map(Arc::from), address, worker: worker.clone() }, worker)
+        let client_id = client_id.map(Arc::from);
+        let transport = Transport::Tcp;
+        (Newcomer { client_id, address, transport, client: None, worker: worker.clone() }, worker)
     }
 
-    fn identity(endpoint: &str, token: &str) -> Arc<Identity> {
+    pub(crate) fn identity(endpoint: &str, token: &str) -> Arc<Identity> {
         Arc::new(Identity {
             endpoint: EndpointId::parse(endpoint).unwrap(),
             token: EndpointToken::parse(token).unwrap(),
             token_id: Some(ids::TokenId::parse(token).unwrap()),
             rate: Rate::new(10),
+            traffic: Arc::default(),
         })
     }
 
-    fn version() -> AppVersionName {
+    pub(crate) fn version() -> AppVersionName {
         AppVersionName::parse("demo-v1").unwrap()
     }
 
@@ -374,11 +307,11 @@ mod tests {
         assert_eq!(all.attach(&a, &version(), &one), Ok(true));
         assert_eq!(all.attach(&a, &version(), &one), Ok(false));
         assert_eq!(all.attach(&b, &version(), &one), Ok(false));
-        assert_eq!(all.of(&one.endpoint).len(), 2);
+        assert_eq!(all.endpoints.of(&one.endpoint).len(), 2);
         assert_eq!(all.end(&a), []);
         assert_eq!(all.end(&b), [(one.endpoint.clone(), version())]);
         assert_eq!(all.end(&b), []);
-        assert!(all.of(&one.endpoint).is_empty());
+        assert!(all.endpoints.of(&one.endpoint).is_empty());
         assert_eq!(all.attach(&b, &version(), &one), Err(Rejected::Ended));
     }
 
@@ -407,41 +340,42 @@ mod tests {
         assert_eq!(woken_b.woken().await, [Wake::Send(b.id)]);
     }
 
-    #[test]
-    fn who_else_listens_depends_on_subscriptions_and_replicas() {
+    #[tokio::test]
+    async fn nobody_takes_over_a_client_that_has_shown_more() {
         let all = connections(Limits::default());
-        let (a, b) = (all.open(newcomer(None).0).unwrap(), all.open(newcomer(None).0).unwrap());
-        let one = identity("e1", "t1");
-        assert_eq!(all.listeners(&one.endpoint, None).1, Elsewhere::Everybody);
-        all.attach(&a, &version(), &one).unwrap();
-        all.attach(&b, &version(), &one).unwrap();
-        assert!(all.listeners(&one.endpoint, Some(a.id)).0.is_empty());
-        b.subscribe(kp1::TopicFilter::parse("kp1/demo-v1/+/t1/#").unwrap(), Qos::AtLeastOnce).unwrap();
-        let (here, elsewhere) = all.listeners(&one.endpoint, Some(a.id));
-        assert_eq!((here[0].id, elsewhere), (b.id, Elsewhere::Everybody));
-        all.endpoints.lock(&one.endpoint).get_mut(&one.endpoint).unwrap().since -= FRESH;
-        assert_eq!(all.listeners(&one.endpoint, Some(b.id)), (vec![], Elsewhere::Nobody));
-        let other = ReplicaId::parse("kpc-2").unwrap();
-        assert_eq!(all.shared(&one.endpoint, &other), Some(version()));
-        assert_eq!(all.shared(&one.endpoint, &other), None);
-        assert_eq!(all.listeners(&one.endpoint, Some(b.id)).1, Elsewhere::Replicas(vec![other.clone()]));
-        all.unshared(&one.endpoint, &other);
-        assert_eq!(all.listeners(&one.endpoint, Some(b.id)).1, Elsewhere::Nobody);
+        let known = |basic| {
+            let (newcomer, worker) = newcomer(Some("c"));
+            (Newcomer { client: Some(Box::new(client(Some(basic), None))), ..newcomer }, worker)
+        };
+        let (first, worker) = known("b1");
+        let first = all.open(first).unwrap();
+        let stranger = all.open(newcomer(Some("c")).0).unwrap();
+        let same_tenant = all.open(known("b2").0).unwrap();
+        // Only the last one concerns the first one.
+        assert_eq!(worker.woken().await, [Wake::Close(first.id, CloseReason::TakenOver)]);
+        assert_eq!(all.client("c").unwrap().id, stranger.id);
+        assert_eq!(all.client("acme\0c").unwrap().id, same_tenant.id);
     }
 
-    #[test]
-    fn the_latest_replicas_that_share_an_endpoint_are_remembered() {
+    #[tokio::test]
+    async fn revoked_credentials_and_expired_certificates_end_their_connections() {
         let all = connections(Limits::default());
-        let connection = all.open(newcomer(None).0).unwrap();
-        let one = identity("e1", "t1");
-        all.attach(&connection, &version(), &one).unwrap();
-        all.endpoints.lock(&one.endpoint).get_mut(&one.endpoint).unwrap().since -= FRESH;
-        let replica = |number: usize| ReplicaId::parse(&format!("kpc-{number}")).unwrap();
-        for number in 0..=OTHERS_MAX {
-            assert_eq!(all.shared(&one.endpoint, &replica(number)), Some(version()));
-        }
-        let latest = (1..=OTHERS_MAX).map(replica).collect();
-        assert_eq!(all.listeners(&one.endpoint, None).1, Elsewhere::Replicas(latest));
+        let open = |basic, certificate| {
+            let (newcomer, worker) = newcomer(None);
+            let client = Some(Box::new(client(basic, certificate)));
+            (all.open(Newcomer { client, ..newcomer }).unwrap(), worker)
+        };
+        let (one, woken_one) = open(Some("b1"), None);
+        let (two, woken_two) = open(Some("b2"), Some("c"));
+        let (three, woken_three) = open(Some("b2"), None);
+        all.revoke_credentials("b1");
+        assert_eq!(woken_one.woken().await, [Wake::Close(one.id, CloseReason::CredentialsRevoked)]);
+        assert!(!one.is_trusted() && two.is_trusted());
+        all.close_expired(i64::MAX);
+        assert_eq!(woken_two.woken().await, [Wake::Close(two.id, CloseReason::CertificateExpired)]);
+        all.end(&one);
+        all.revoke_credentials("b2");
+        assert_eq!(woken_three.woken().await, [Wake::Close(three.id, CloseReason::CredentialsRevoked)]);
     }
 
     #[tokio::test]

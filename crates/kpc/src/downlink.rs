@@ -17,8 +17,9 @@ use runtime::now_ms;
 use tokio::sync::Semaphore;
 
 use crate::connection::{Connection, ConnectionId};
-use crate::connections::Elsewhere;
+use crate::endpoints::Elsewhere;
 use crate::gateway::Gateway;
+use crate::identity::Identity;
 use crate::notices::Notice;
 use crate::outbox::{Outgoing, Qos, Receipt};
 use crate::relay;
@@ -113,21 +114,19 @@ impl Downlink {
     /// Delivers a push to every connection of the endpoint, subscribed or not, and reports to its sender.
     fn push(&self, endpoint: &EndpointId, data: ExtensionData, reply: Option<String>, scope: Scope) {
         let gateway = &self.gateway;
-        let connections = gateway.connections.of(endpoint);
+        let connections = gateway.connections.endpoints.of(endpoint);
         let (receipt, told) = Receipt::new();
         let (outcome, payload) = uplink::response(&data);
         let mut taken = false;
         for connection in connections {
-            let Some(topic) = push_topic(&connection, endpoint, &data, outcome) else { continue };
+            let Some((topic, identity)) = push_topic(&connection, endpoint, &data, outcome) else { continue };
             let receipt = reply.is_some().then(|| receipt.clone());
-            let payload = payload.clone();
-            taken |= connection.send(Outgoing {
-                topic,
-                payload,
-                qos: Qos::AtLeastOnce,
-                correlation_data: None,
-                receipt,
-            });
+            let (qos, payload) = (Qos::AtLeastOnce, payload.clone());
+            let bytes = payload.len();
+            if connection.send(Outgoing { topic, payload, qos, correlation_data: None, receipt }) {
+                taken = true;
+                identity.traffic.sent(bytes);
+            }
         }
         // From now on only those hold it that may still deliver.
         drop(receipt);
@@ -194,7 +193,7 @@ impl Gateway {
         bytes: Option<Bytes>,
         qos: Qos,
     ) {
-        let (here, elsewhere) = self.connections.listeners(endpoint, asker);
+        let (here, elsewhere) = self.connections.endpoints.listeners(endpoint, asker);
         for connection in here {
             self.tell_subscriber(&connection, endpoint, extension, data, qos);
         }
@@ -218,7 +217,7 @@ impl Gateway {
         let Some(Ok(extension)) = data.extension_instance_name.as_deref().map(InstanceName::parse) else {
             return;
         };
-        let (here, _) = self.connections.listeners(endpoint, None);
+        let (here, _) = self.connections.endpoints.listeners(endpoint, None);
         for connection in here {
             self.tell_subscriber(&connection, endpoint, &extension, data, Qos::AtLeastOnce);
         }
@@ -240,8 +239,10 @@ impl Gateway {
             let Ok(topic) = topic else { continue };
             let Some(granted) = connection.subscribed(&topic) else { continue };
             let (topic, qos, payload) = (topic.into(), granted.min(qos), payload.clone());
+            let bytes = payload.len();
             if connection.send(Outgoing { topic, payload, qos, correlation_data: None, receipt: None }) {
                 self.metrics.response("subscriber");
+                attachment.identity.traffic.sent(bytes);
             }
         }
     }
@@ -253,19 +254,19 @@ fn read(message: &Message) -> Option<ExtensionData> {
         .ok()
 }
 
-/// The topic of a push as the connection knows the endpoint: with the token that it used last.
+/// The topic of a push as the connection knows the endpoint: with the token that it used last, and whose that is.
 fn push_topic(
     connection: &Connection,
     endpoint: &EndpointId,
     data: &ExtensionData,
     outcome: Outcome,
-) -> Option<Arc<str>> {
+) -> Option<(Arc<str>, Arc<Identity>)> {
     let extension = InstanceName::parse(data.extension_instance_name.as_deref()?).ok()?;
     let attachment = connection.attachments(endpoint).pop()?;
     let (version, token) = (&attachment.app_version, &attachment.identity.token);
     let topic = kp1::topic(version, &extension, Some(token), &data.resource_path, None, outcome);
-    topic
+    let topic = topic
         .inspect_err(|error| tracing::warn!(%extension, %error, "a push has no valid topic; it is dropped"))
-        .ok()
-        .map(Arc::from)
+        .ok()?;
+    Some((Arc::from(topic), attachment.identity))
 }

@@ -8,6 +8,9 @@ use ids::{InstanceName, ReplicaId};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::addresses::Addresses;
+use crate::authorities::Authorities;
+use crate::clients::Clients;
 use crate::config::Config;
 use crate::connections::Connections;
 use crate::failure::Failure;
@@ -25,16 +28,21 @@ pub(crate) struct Gateway {
     pub(crate) instance: InstanceName,
     pub(crate) replica: ReplicaId,
     pub(crate) relay: Relay,
+    pub(crate) clients: Arc<Clients>,
     pub(crate) tenants: TenantRates,
     pub(crate) memory: Memory,
     pub(crate) connections: Connections,
-    pub(crate) connectivity: Connectivity,
+    pub(crate) addresses: Arc<Addresses>,
+    pub(crate) authorities: Arc<Authorities>,
+    pub(crate) connectivity: Arc<Connectivity>,
     pub(crate) wills: Wills,
     pub(crate) notices: Notices,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) in_flight: AtomicUsize,
     /// Cancelled when the gateway stops: devices' messages are taken no more.
     pub(crate) draining: CancellationToken,
+    /// Told when NATS is back after it was away.
+    pub(crate) recovered: tokio::sync::Notify,
     /// Where work goes that must outlive the connection that caused it.
     pub(crate) runtime: tokio::runtime::Handle,
     pub(crate) context: runtime::Context,

@@ -1,9 +1,10 @@
 //! The HTTP binding of 1/KP: `POST /kp1/...`, answered when the extension has answered.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{Request, State};
+use axum::extract::{ConnectInfo, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse as _, Response};
@@ -12,15 +13,16 @@ use bytes::Bytes;
 use kp1::{RequestPath, percent_decode};
 use tracing::Instrument as _;
 
-use crate::failure::Failure;
+use crate::clients::Sender;
+use crate::failure::{Failure, Sequel};
 use crate::gateway::Gateway;
 use crate::metrics::{Outcome, Transport};
 use crate::relay::{self, Answer, Passage};
 use crate::uplink::error_body;
 use crate::upload::Upload;
 
-/// When a client may try again that was told to wait, in s.
-const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
+/// When a client may try again that was told to wait, in s, if nothing says otherwise.
+const RETRY_AFTER: u32 = 1;
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// The routes of the HTTP binding.
@@ -72,7 +74,7 @@ async fn handle_in_span(gateway: &Arc<Gateway>, request: Request, mut passage: P
             (Ok(answer), outcome)
         }
         Err(failure) => {
-            let Failure { status, reason, passing } = &failure;
+            let Failure { status, reason, passing, .. } = &failure;
             let correlation_id = &passage.correlation_id;
             tracing::debug!(%correlation_id, status, %reason, "a message was not taken");
             let outcome = if *passing { Outcome::Failed(*status) } else { Outcome::Refused(*status) };
@@ -101,10 +103,20 @@ async fn relay(
     let deadline = passage.since + gateway.config.deadline();
     let path = decode(&parts.uri)?;
     let path = RequestPath::parse_http(&path)?;
-    let route = gateway.relay.resolve(&path, passage, deadline).await?;
+    let address = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
+    let route = gateway.relay.resolve(&path, Sender::Http(address), passage, deadline).await?;
     gateway.take_rates(&route, passage.since, None).await?;
     let (payload, _taken) = upload.read(route.payload_limit, &gateway.memory, deadline).await?;
-    gateway.relay.exchange(&route, payload, &passage.correlation_id, deadline).await
+    let traffic = route.identity.as_ref().map(|identity| &identity.traffic);
+    if let Some(traffic) = traffic {
+        traffic.received(payload.len());
+    }
+    let answer = gateway.relay.exchange(&route, payload, &passage.correlation_id, deadline).await;
+    if let Some(traffic) = traffic {
+        let data = answer.as_ref().ok().and_then(|answer| answer.data.payload.as_ref());
+        traffic.sent(data.map_or(0, Bytes::len));
+    }
+    answer
 }
 
 fn decode(uri: &Uri) -> Result<String, Failure> {
@@ -134,8 +146,13 @@ fn refuse(failure: &Failure) -> Response {
         status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
         error_body(failure.status, &failure.reason),
     );
-    if matches!(failure.status, 429 | 503) {
-        response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
+    let retry_after = match (failure.sequel, failure.status) {
+        (Sequel::Wait(seconds), _) => Some(seconds),
+        (_, 429 | 503) => Some(RETRY_AFTER),
+        _ => None,
+    };
+    if let Some(seconds) = retry_after {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
     response
 }
@@ -168,7 +185,12 @@ mod tests {
     #[tokio::test]
     async fn an_error_tells_status_and_reason() {
         let response = answer(429, None);
-        assert_eq!((response.status().as_u16(), &response.headers()["retry-after"]), (429, &RETRY_AFTER));
+        assert_eq!(
+            (response.status().as_u16(), &response.headers()["retry-after"]),
+            (429, &HeaderValue::from(1))
+        );
+        let told = refuse(&Failure::refused(429, "").with(Sequel::Wait(30)));
+        assert_eq!(told.headers()["retry-after"], "30");
         let body = to_bytes(response.into_body(), 1_000).await.unwrap();
         assert_eq!(body, r#"{"statusCode":429,"reasonPhrase":"the extension gave no reason"}"#);
     }

@@ -5,10 +5,9 @@
 //! once: the event removes the token here, and answers that were under way when it came are not kept.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use ids::{ApplicationName, CorrelationId, EndpointId, EndpointToken, TokenId};
+use ids::{ApplicationName, CorrelationId, EndpointId, EndpointToken, TenantId, TokenId};
 use ism::Record as _;
 use ism::ecap::{self, EndpointTokenValidationRequest, EndpointTokenValidationResponse};
 use ism::subject::instance;
@@ -17,9 +16,11 @@ use runtime::{RequestError, Requester, now_ms};
 use tokio::time::Instant;
 
 use crate::config;
-use crate::failure::Failure;
+use crate::failure::{Failure, Sequel};
 use crate::limits::Rate;
 use crate::metrics::Metrics;
+use crate::revocations::Revocations;
+use crate::traffic::{Counters, Traffic};
 
 /// An endpoint, as one of its tokens identifies it.
 #[derive(Debug)]
@@ -30,6 +31,8 @@ pub(crate) struct Identity {
     pub(crate) token_id: Option<TokenId>,
     /// How many messages it may send.
     pub(crate) rate: Rate,
+    /// What it sends and is sent.
+    pub(crate) traffic: Arc<Counters>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -57,8 +60,9 @@ pub(crate) struct Identities {
     messages_per_second: u32,
     valid: Cache<Key, Valid>,
     refused: Cache<Key, Refused>,
-    /// Counts revocations, so that an answer from before one is not kept after it.
-    revocations: AtomicU64,
+    /// The endpoints whose tokens were revoked, so that an answer from before a revocation is not kept after it.
+    revocations: Revocations,
+    traffic: Traffic,
     metrics: Arc<Metrics>,
 }
 
@@ -74,18 +78,22 @@ impl Identities {
             messages_per_second,
             valid: Cache::new(config.valid_max),
             refused: Cache::new(config.refused_max),
-            revocations: AtomicU64::new(0),
+            revocations: Revocations::default(),
+            traffic: Traffic::new(),
             config,
             metrics,
         }
     }
 
-    /// The endpoint that the token belongs to in the application.
+    /// The endpoint that the token belongs to in the application of the tenant.
     ///
     /// # Errors
-    /// 401 when there is no such token, 403 when it may not be used, 503 when that cannot be told now.
+    /// 401 when there is no such token, 403 when it may not be used, 503 when that cannot be told now. An unknown token
+    /// counts as guessed when it had to be asked for, not again while the refusal is remembered: a device that goes on
+    /// with one wrong token does not guess.
     pub(crate) async fn resolve(
         &self,
+        tenant: &TenantId,
         application: &ApplicationName,
         token: &EndpointToken,
         correlation_id: &CorrelationId,
@@ -105,18 +113,19 @@ impl Identities {
         };
         // Whoever held the guard before may have learned that the token is refused.
         self.check_refused(&key)?;
-        let before = self.revocations.load(Ordering::Acquire);
-        let identity = match self.ask(&key, correlation_id).await {
+        let before = self.revocations.mark();
+        let identity = match self.ask(tenant, &key, correlation_id).await {
             Ok(identity) => Arc::new(identity),
             Err(failure) => {
                 if !failure.passing {
                     let until = Instant::now() + Duration::from_millis(self.config.refused_ttl_ms);
-                    self.refused.insert(key, Refused { failure: failure.clone(), until });
+                    let remembered = failure.clone().with(Sequel::Nothing);
+                    self.refused.insert(key, Refused { failure: remembered, until });
                 }
                 return Err(failure);
             }
         };
-        if self.revocations.load(Ordering::Acquire) == before {
+        if self.revocations.mark() == before {
             let until = Instant::now() + Duration::from_millis(self.config.valid_ttl_ms);
             drop(guard.insert(Valid { identity: identity.clone(), until }));
         }
@@ -133,7 +142,12 @@ impl Identities {
         }
     }
 
-    async fn ask(&self, key: &Key, correlation_id: &CorrelationId) -> Result<Identity, Failure> {
+    async fn ask(
+        &self,
+        tenant: &TenantId,
+        key: &Key,
+        correlation_id: &CorrelationId,
+    ) -> Result<Identity, Failure> {
         self.metrics.token_lookup("asked");
         let request = EndpointTokenValidationRequest {
             correlation_id: correlation_id.to_string(),
@@ -160,17 +174,20 @@ impl Identities {
                 return Err(Failure::passing(503, format!("the endpoint token cannot be checked: {error}")));
             }
         };
-        self.read(key, response)
+        self.read(tenant, key, response)
     }
 
-    fn read(&self, key: &Key, response: EndpointTokenValidationResponse) -> Result<Identity, Failure> {
+    fn read(
+        &self,
+        tenant: &TenantId,
+        key: &Key,
+        response: EndpointTokenValidationResponse,
+    ) -> Result<Identity, Failure> {
         match response.status_code {
             200 => {}
             401 | 404 => {
-                return Err(Failure::refused(
-                    401,
-                    "the endpoint token is unknown in this application; check it",
-                ));
+                let reason = "the endpoint token is unknown in this application; check it";
+                return Err(Failure::refused(401, reason).with(Sequel::Guessed));
             }
             403 => {
                 let reason =
@@ -190,6 +207,7 @@ impl Identities {
             return Err(Failure::passing(503, "the token register's answer holds no valid endpoint id"));
         };
         Ok(Identity {
+            traffic: self.traffic.of(tenant, &key.application, &endpoint),
             endpoint,
             token: key.token.clone(),
             token_id: response.token_id.as_deref().and_then(|id| TokenId::parse(id).ok()),
@@ -197,9 +215,24 @@ impl Identities {
         })
     }
 
+    /// To be taken before a token is resolved.
+    pub(crate) fn mark(&self) -> u64 {
+        self.revocations.mark()
+    }
+
+    /// Whether a token of the endpoint may have been revoked since the mark was taken.
+    pub(crate) fn revoked_since(&self, mark: u64, endpoint: &EndpointId) -> bool {
+        self.revocations.since(mark, |revoked| revoked == endpoint.as_str())
+    }
+
+    /// What all endpoints have sent and were sent.
+    pub(crate) fn traffic(&self) -> &Traffic {
+        &self.traffic
+    }
+
     /// Forgets revoked tokens.
     pub(crate) fn revoke(&self, endpoint: &str, token_ids: &[String]) {
-        self.revocations.fetch_add(1, Ordering::AcqRel);
+        self.revocations.note(endpoint);
         self.valid.retain(|_, valid| {
             let identity = &valid.identity;
             identity.endpoint.as_str() != endpoint
@@ -212,7 +245,8 @@ impl Identities {
 
     /// Forgets every valid token: revocations may have been missed.
     pub(crate) fn forget(&self) {
-        self.revocations.fetch_add(1, Ordering::AcqRel);
+        // Of nobody in particular, and still: answers that are under way are not kept.
+        self.revocations.note("");
         self.valid.clear();
     }
 }

@@ -10,25 +10,41 @@
 //! | extension → device | NATS → `downlink` → `outbox` → `mqtt/drain` |
 //! | replica ↔ replica | `sharing` (endpoints), `takeover` (clients), `downlink` (responses) |
 
+mod addresses;
+mod anchors;
+mod authorities;
+mod certificates;
+mod clients;
 mod config;
 mod connection;
 mod connections;
+mod contract;
+mod credentials;
 mod downlink;
+mod endpoints;
 mod failure;
 mod gateway;
+mod heartbeat;
 mod http;
 mod identity;
 mod limits;
+mod login;
 mod memory;
 mod metrics;
 mod mqtt;
 mod notices;
 mod outbox;
+mod peer;
+mod recheck;
 mod registry;
 mod relay;
+mod revocations;
 mod shards;
 mod sharing;
+mod switches;
 mod takeover;
+mod throttle;
+mod traffic;
 mod uplink;
 mod upload;
 mod wills;
@@ -40,13 +56,17 @@ use std::time::Duration;
 use anyhow::Context as _;
 use futures::StreamExt as _;
 use ids::EndpointId;
+use ism::cap::{self, ClientCredentialsRevokedEvent};
 use ism::ecap::EndpointTokenRevokedEvent;
 use ism::{Record as _, ecap, elce, esp, session};
-use runtime::{Applications, Context};
+use runtime::{Applications, Context, Description, Subjects, Tenants};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-pub use config::{Config, Limits, Mqtt, Tokens};
+pub use certificates::ROUTES;
+pub use config::{Clients, Config, Limits, Mqtt, Throttle, Tls, Tokens, Traffic, Ws, Wss};
 
+use addresses::Addresses;
+use authorities::Authorities;
 use connections::Connections;
 use downlink::Downlink;
 use gateway::Gateway;
@@ -69,6 +89,12 @@ impl runtime::Service for Kpc {
 
     type Config = Config;
 
+    const DESCRIPTION: Option<Description> = Some(contract::DESCRIPTION);
+
+    fn subjects() -> Subjects {
+        contract::subjects()
+    }
+
     fn check(config: &Config) -> Vec<(&'static str, String)> {
         config.faults()
     }
@@ -84,14 +110,25 @@ async fn start(config: Config, context: Context) -> anyhow::Result<Arc<Gateway>>
     let stopped = CancellationToken::new();
     let notified = CancellationToken::new();
     let (stop, last) = (stopped.clone().drop_guard(), notified.clone().drop_guard());
+    let certificates = load_certificates(&config, &context).await?;
     let gateway = build(config, &context, &notified).await?;
     follow(&gateway, &context).await?;
+    if certificates.is_some() && gateway.config.mqtt.tls.client_certificates {
+        follow_authorities(&gateway.authorities, &context).await?;
+    }
     context.mount(http::router(gateway.clone()));
-    let server = mqtt::serve(gateway.clone()).await?;
-    tracing::info!(address = %server.address(), "serving MQTT");
-    let connectivity = gateway.clone();
+    context.mount(certificates::router(certificates.clone()));
+    let server = mqtt::serve(gateway.clone(), certificates).await?;
+    for (transport, address) in server.addresses() {
+        tracing::info!(transport = transport.name(), %address, "serving MQTT");
+    }
+    let telling = gateway.clone();
     context.task(async move {
-        connectivity.publish_connectivity(stopped).await;
+        tokio::join!(
+            telling.publish_connectivity(stopped.clone()),
+            telling.report_traffic(stopped.clone()),
+            telling.beat(stopped),
+        );
         drop(last);
     });
     context.spawn("serve MQTT", serve_until_stopped(gateway.clone(), server, stop));
@@ -108,6 +145,14 @@ async fn build(
     context.task(publish);
     let registry = Arc::new(Registry::default());
     let limits = Arc::new(config.limits.clone());
+    let throttle = Arc::new(throttle::Throttle::new(config.throttle.clone(), metrics.clone()));
+    let clients = Arc::new(clients::Clients::new(
+        context.requester().clone(),
+        config.clients.clone(),
+        throttle.clone(),
+        Tenants::new(context).await?,
+        metrics.clone(),
+    ));
     let relay = Relay {
         requester: context.requester().clone(),
         applications: Applications::new(context).await?,
@@ -118,11 +163,14 @@ async fn build(
             limits.messages_per_second_per_endpoint,
             metrics.clone(),
         ),
+        clients: clients.clone(),
+        throttle,
         payload_bytes_max: usize::try_from(limits.payload_bytes)?,
         correlation_ids: CorrelationIds::new(),
     };
     let (client, stopping) = (context.nats().clone(), context.stopping());
     context.task(async move { registry.follow(client, stopping).await });
+    let connectivity = Arc::new(sharing::Connectivity::default());
     Ok(Arc::new(Gateway {
         config,
         memory: Memory::new(limits.in_flight_bytes),
@@ -130,16 +178,43 @@ async fn build(
         instance: context.instance().clone(),
         replica: context.replica().clone(),
         relay,
-        connections: Connections::new(limits, metrics.clone()),
-        connectivity: sharing::Connectivity::default(),
+        clients,
+        addresses: Addresses::new(limits.connecting_per_address),
+        authorities: Arc::new(Authorities::new()),
+        connections: Connections::new(limits, metrics.clone(), connectivity.clone()),
+        connectivity,
         wills: wills::Wills::default(),
         notices,
         metrics,
         in_flight: AtomicUsize::new(0),
         draining: CancellationToken::new(),
+        recovered: tokio::sync::Notify::new(),
         runtime: tokio::runtime::Handle::current(),
         context: context.clone(),
     }))
+}
+
+/// The certificates of the gateway's TLS listeners, which follow their files; none when none are configured.
+async fn load_certificates(
+    config: &Config,
+    context: &Context,
+) -> anyhow::Result<Option<Arc<tls::Certificates>>> {
+    let Some(files) = config.mqtt.tls.files() else { return Ok(None) };
+    let certificates = tls::Certificates::load(files).await.context("kpc.mqtt.tls")?;
+    let (following, stopping) = (certificates.clone(), context.stopping());
+    context.task(async move { following.follow(stopping).await });
+    Ok(Some(certificates))
+}
+
+/// Keeps the authorities that may sign clients' certificates.
+async fn follow_authorities(authorities: &Arc<Authorities>, context: &Context) -> anyhow::Result<()> {
+    let to = authorities.clone();
+    let changed = ism::authorities::AUTHORITIES_CHANGED.of_any();
+    hear(context, "hear of changed authorities", changed, move |_| to.read_again()).await?;
+    authorities.read_first(context).await;
+    let (authorities, following) = (authorities.clone(), context.clone());
+    context.task(async move { authorities.follow(&following).await });
+    Ok(())
 }
 
 /// Follows everything that NATS brings beside the answers to our own requests.
@@ -159,42 +234,46 @@ async fn follow(gateway: &Arc<Gateway>, context: &Context) -> anyhow::Result<()>
     let pushes = esp::EXTENSION_DATA.service(context.instance());
     hear(context, "deliver to devices", pushes, move |message| downlink.to_service(message)).await?;
 
-    let instance = context.instance();
-    let to = gateway.clone();
-    let connected = elce::CONNECTED.of(instance);
-    hear(context, "hear of endpoints that come", connected, move |event| {
-        to.hear_connected(&event.payload, false)
-    })
-    .await?;
-    let to = gateway.clone();
-    let announced = gateway.announcement_subject();
-    hear(context, "hear of endpoints elsewhere", announced, move |event| {
-        to.hear_connected(&event.payload, true)
-    })
-    .await?;
-    let to = gateway.clone();
-    let disconnected = elce::DISCONNECTED.of(instance);
-    hear(context, "hear of endpoints that go", disconnected, move |event| {
-        to.hear_disconnected(&event.payload)
-    })
-    .await?;
-    let to = gateway.clone();
-    let clients = session::CLIENT_CONNECTED.of(instance);
-    hear(context, "hear of clients that connect", clients, move |event| {
-        to.hear_client(&event.payload, News::Fresh)
-    })
-    .await?;
-    let to = gateway.clone();
-    let announced = gateway.client_announcement_subject();
-    hear(context, "hear of clients elsewhere", announced, move |event| {
-        to.hear_client(&event.payload, News::Announced)
-    })
-    .await?;
-    let to = gateway.clone();
-    let revoked = ecap::EP_TOKEN_REVOKED.of_any();
-    hear(context, "hear of revoked tokens", revoked, move |event| revoke(&to, &event.payload)).await?;
+    for (name, subject, handle) in heard(gateway, context) {
+        let to = gateway.clone();
+        hear(context, name, subject, move |message| handle(&to, &message.payload)).await?;
+    }
+    let changes = gateway.clients.changes();
+    let stopping = context.stopping();
+    context.spawn("follow the demands of tenants", gateway.clone().follow_switches(changes, stopping));
+    context.spawn("end expired sessions", gateway.clone().end_expired(context.stopping()));
     context.spawn("recover after a lost connection", gateway.clone().recover(context.stopping()));
     Ok(())
+}
+
+/// What is done with the payload of a message.
+type Handle = fn(&Arc<Gateway>, &bytes::Bytes);
+
+/// The events that the gateway hears: a name, the subject, and what is done then.
+fn heard(gateway: &Arc<Gateway>, context: &Context) -> [(&'static str, String, Handle); 8] {
+    let instance = context.instance();
+    [
+        ("hear of endpoints that come", elce::CONNECTED.of(instance), |to, event| {
+            to.hear_connected(event, false)
+        }),
+        ("hear of endpoints elsewhere", gateway.announcement_subject(), |to, event| {
+            to.hear_connected(event, true)
+        }),
+        ("hear of endpoints that go", elce::DISCONNECTED.of(instance), |to, event| {
+            to.hear_disconnected(event)
+        }),
+        ("hear of clients that connect", session::CLIENT_CONNECTED.of(instance), |to, event| {
+            to.hear_client(event, News::Fresh)
+        }),
+        ("hear of clients elsewhere", gateway.client_announcement_subject(), |to, event| {
+            to.hear_client(event, News::Announced)
+        }),
+        ("hear of revoked tokens", ecap::EP_TOKEN_REVOKED.of_any(), |to, event| revoke(to, event)),
+        ("hear of revoked logins", cap::BASIC_REVOKED.of_any(), |to, event| revoke_credentials(to, event)),
+        ("hear of revoked certificates", cap::CERTIFICATE_REVOKED.of_any(), |to, event| {
+            revoke_credentials(to, event)
+        }),
+    ]
 }
 
 /// Handles every message of a subject, in order, until the service stops.
@@ -222,6 +301,17 @@ fn revoke(gateway: &Gateway, payload: &bytes::Bytes) {
     gateway.relay.identities.revoke(&event.endpoint_id, &event.token_ids);
     if let Ok(endpoint) = EndpointId::parse(&event.endpoint_id) {
         gateway.connections.revoke(&endpoint, &event.token_ids);
+    }
+}
+
+fn revoke_credentials(gateway: &Gateway, payload: &bytes::Bytes) {
+    match ClientCredentialsRevokedEvent::decode(payload) {
+        Ok(event) => {
+            // In this order: a client that is connecting now finds one or is found by the other.
+            gateway.clients.revoked(&event.credentials_id);
+            gateway.connections.revoke_credentials(&event.credentials_id);
+        }
+        Err(error) => tracing::warn!(%error, "a revocation event cannot be read"),
     }
 }
 

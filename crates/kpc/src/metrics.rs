@@ -4,6 +4,7 @@ use ids::ApplicationName;
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Histogram, UpDownCounter};
 
+use crate::peer;
 use crate::relay::Passage;
 
 /// How a message came in.
@@ -51,6 +52,10 @@ pub(crate) struct Metrics {
     expired: Counter<u64>,
     notices_dropped: Counter<u64>,
     too_large_for_client: Counter<u64>,
+    authentications: Counter<u64>,
+    unauthenticated: Counter<u64>,
+    throttled: Counter<u64>,
+    closed: Counter<u64>,
 }
 
 impl Metrics {
@@ -108,6 +113,22 @@ impl Metrics {
                 "bandar_kpc_too_large_for_client",
                 "Messages not sent to a client because it takes only smaller ones",
             ),
+            authentications: counter(
+                "bandar_kpc_authentications",
+                "Clients' credentials looked up, by method and outcome",
+            ),
+            unauthenticated: counter(
+                "bandar_kpc_unauthenticated",
+                "Connections refused or ended because their tenant requires credentials, by transport",
+            ),
+            throttled: counter(
+                "bandar_kpc_throttled",
+                "Logins and tokens not looked up, and connections closed, because of too many wrong ones before",
+            ),
+            closed: counter(
+                "bandar_kpc_closed_connections",
+                "Connections closed because their client may no longer be connected, by reason",
+            ),
         }
     }
 
@@ -143,6 +164,26 @@ impl Metrics {
 
     pub(crate) fn refused_connection(&self, reason: &'static str) {
         self.refused_connections.add(1, &[KeyValue::new("reason", reason)]);
+    }
+
+    /// `method`: `basic` or `certificate`; `outcome`: `ok` or why not.
+    pub(crate) fn authentication(&self, method: &'static str, outcome: &'static str) {
+        let labels = [KeyValue::new("method", method), KeyValue::new("outcome", outcome)];
+        self.authentications.add(1, &labels);
+    }
+
+    pub(crate) fn unauthenticated(&self, transport: peer::Transport) {
+        self.unauthenticated.add(1, &[KeyValue::new("transport", transport.name())]);
+    }
+
+    /// `what`: `login`, `token` (not looked up) or `connection` (closed).
+    pub(crate) fn throttled(&self, what: &'static str) {
+        self.throttled.add(1, &[KeyValue::new("what", what)]);
+    }
+
+    /// `reason`: `credentials`, `certificate`, `switch` or `recheck`.
+    pub(crate) fn closed(&self, reason: &'static str) {
+        self.closed.add(1, &[KeyValue::new("reason", reason)]);
     }
 
     /// `found`: `cached`, `refused` (remembered refusal) or `asked`.

@@ -34,6 +34,47 @@ pub(crate) enum CloseReason {
     Undelivered,
     /// The gateway stops.
     Stopping,
+    /// The client's credentials were revoked or suspended.
+    CredentialsRevoked,
+    /// The client's certificate is valid no longer.
+    CertificateExpired,
+    /// The tenant requires credentials that the client has not shown.
+    Unauthenticated,
+    /// The client showed too many unknown tokens.
+    Guessing,
+    /// The client must show its credentials again: while NATS was away they may have been revoked.
+    Recheck,
+}
+
+impl CloseReason {
+    /// Whether the client has done what it may not, or may no longer do what it did.
+    pub(crate) fn is_distrust(self) -> bool {
+        match self {
+            Self::CredentialsRevoked | Self::CertificateExpired | Self::Unauthenticated | Self::Guessing => {
+                true
+            }
+            // A revoked token is refused to the will too, where there is one.
+            Self::Revoked
+            | Self::TakenOver
+            | Self::SlowReader
+            | Self::Undelivered
+            | Self::Stopping
+            | Self::Recheck => false,
+        }
+    }
+
+    /// The reason in words, where the client could do something about it.
+    pub(crate) fn words(self) -> Option<&'static str> {
+        match self {
+            Self::TakenOver | Self::SlowReader | Self::Undelivered | Self::Stopping => None,
+            Self::Revoked => Some("the endpoint token is suspended or revoked"),
+            Self::CredentialsRevoked => Some("the client's credentials are suspended or revoked"),
+            Self::CertificateExpired => Some("the client certificate has expired"),
+            Self::Unauthenticated => Some("the tenant requires credentials on this transport"),
+            Self::Guessing => Some("too many unknown endpoint tokens"),
+            Self::Recheck => Some("the credentials must be checked again; connect again"),
+        }
+    }
 }
 
 /// A message to a client.

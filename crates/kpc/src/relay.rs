@@ -15,10 +15,12 @@ use runtime::{Applications, LookupError, RequestError, Requester, now_ms};
 use serde::Deserialize;
 use tokio::time::Instant;
 
-use crate::failure::Failure;
+use crate::clients::{Clients, Sender};
+use crate::failure::{Failure, Sequel};
 use crate::identity::{Identities, Identity};
 use crate::limits::Backoff;
 use crate::registry::{Known, Registry};
+use crate::throttle::Throttle;
 
 /// The gateway's settings of an application or version.
 #[derive(Debug, Default, Deserialize)]
@@ -53,6 +55,8 @@ pub(crate) struct Route {
     pub(crate) extension: InstanceName,
     /// None for extensions that know no endpoints.
     pub(crate) identity: Option<Arc<Identity>>,
+    /// From before the token was resolved: what was revoked since then may concern it.
+    pub(crate) mark: u64,
     pub(crate) resource_path: String,
     pub(crate) request_id: Option<RequestId>,
     pub(crate) payload_limit: PayloadLimit,
@@ -82,39 +86,57 @@ pub(crate) struct Answer {
     pub(crate) bytes: Bytes,
 }
 
+/// Whose a token is.
+pub(crate) struct Identified {
+    pub(crate) app_version: AppVersionName,
+    pub(crate) identity: Arc<Identity>,
+    /// As [`Route::mark`].
+    pub(crate) mark: u64,
+}
+
 /// Relays messages to extensions.
 pub(crate) struct Relay {
     pub(crate) requester: Requester,
     pub(crate) applications: Applications<Settings>,
     pub(crate) registry: Arc<Registry>,
     pub(crate) identities: Identities,
+    pub(crate) clients: Arc<Clients>,
+    pub(crate) throttle: Arc<Throttle>,
     pub(crate) payload_bytes_max: usize,
     pub(crate) correlation_ids: CorrelationIds,
 }
 
 impl Relay {
-    /// Looks the path up: is there such a version, may it use the extension, whose token is it. Repeats passing
-    /// failures until the deadline. Notes the application as soon as it is known.
+    /// Looks the path up: is there such a version, may the sender speak for its tenant, may it use the extension, whose
+    /// token is it. Repeats passing failures until the deadline. Notes the application as soon as it is known.
     pub(crate) async fn resolve(
         &self,
         path: &RequestPath<'_>,
+        sender: Sender<'_>,
         passage: &mut Passage,
         deadline: Instant,
     ) -> Result<Route, Failure> {
         let mut attempts = Attempts::new(deadline);
         loop {
-            match in_time(deadline, self.resolve_once(path, passage)).await {
+            match in_time(deadline, self.resolve_once(path, sender, passage)).await {
                 Ok(route) => return Ok(route),
                 Err(failure) => attempts.after(failure).await?,
             }
         }
     }
 
-    async fn resolve_once(&self, path: &RequestPath<'_>, passage: &mut Passage) -> Result<Route, Failure> {
+    async fn resolve_once(
+        &self,
+        path: &RequestPath<'_>,
+        sender: Sender<'_>,
+        passage: &mut Passage,
+    ) -> Result<Route, Failure> {
+        let mark = self.identities.mark();
         let app_version = AppVersionName::parse(path.app_version).map_err(bad_name)?;
         let extension = InstanceName::parse(path.extension).map_err(bad_name)?;
         let version = self.version(&app_version).await?;
         passage.application = Some(version.app_name.clone());
+        self.clients.admit(sender, &version.tenant_id).await?;
         if let Some(allowed) = &version.config.allowed_extension_instances
             && !allowed.contains(&extension)
         {
@@ -141,7 +163,7 @@ impl Relay {
             None => None,
             Some(token) => {
                 let token = EndpointToken::parse(token).map_err(bad_name)?;
-                Some(self.identities.resolve(&version.app_name, &token, &passage.correlation_id).await?)
+                Some(self.whose(&token, &version, sender, &passage.correlation_id).await?)
             }
         };
         Ok(Route {
@@ -149,6 +171,7 @@ impl Relay {
             app_version,
             extension,
             identity,
+            mark,
             resource_path: target.resource_path.to_owned(),
             request_id: target.request_id,
             payload_limit: PayloadLimit::new(self.payload_bytes_max, registration.max_payload_bytes),
@@ -160,28 +183,57 @@ impl Relay {
         &self,
         app_version: &str,
         token: &str,
+        sender: Sender<'_>,
         correlation_id: &CorrelationId,
         deadline: Instant,
-    ) -> Result<(AppVersionName, Arc<Identity>), Failure> {
+    ) -> Result<Identified, Failure> {
         let app_version = AppVersionName::parse(app_version).map_err(bad_name)?;
         let token = EndpointToken::parse(token).map_err(bad_name)?;
         let mut attempts = Attempts::new(deadline);
         loop {
-            match in_time(deadline, self.identify_once(&app_version, &token, correlation_id)).await {
-                Ok(identity) => return Ok((app_version, identity)),
+            let mark = self.identities.mark();
+            let attempt = async {
+                let version = self.version(&app_version).await?;
+                self.clients.admit(sender, &version.tenant_id).await?;
+                self.whose(&token, &version, sender, correlation_id).await
+            };
+            match in_time(deadline, attempt).await {
+                Ok(identity) => return Ok(Identified { app_version, identity, mark }),
                 Err(failure) => attempts.after(failure).await?,
             }
         }
     }
 
-    async fn identify_once(
+    /// Whose token it is, unless the sender has shown too many wrong ones.
+    async fn whose(
+        &self,
+        token: &EndpointToken,
+        version: &runtime::Version<Settings>,
+        sender: Sender<'_>,
+        correlation_id: &CorrelationId,
+    ) -> Result<Arc<Identity>, Failure> {
+        self.throttle.check_token(sender, token)?;
+        let (tenant, application) = (&version.tenant_id, &version.app_name);
+        let resolved = self.identities.resolve(tenant, application, token, correlation_id).await;
+        resolved.inspect_err(|failure| {
+            if failure.sequel == Sequel::Guessed {
+                self.throttle.unknown_token(sender, Instant::now());
+            }
+        })
+    }
+
+    /// Whether a token that is in use is still good, whatever was known of it before was forgotten.
+    ///
+    /// # Errors
+    /// As [`Identities::resolve`].
+    pub(crate) async fn recheck(
         &self,
         app_version: &AppVersionName,
         token: &EndpointToken,
-        correlation_id: &CorrelationId,
     ) -> Result<Arc<Identity>, Failure> {
+        let correlation_id = self.correlation_ids.next();
         let version = self.version(app_version).await?;
-        self.identities.resolve(&version.app_name, token, correlation_id).await
+        self.identities.resolve(&version.tenant_id, &version.app_name, token, &correlation_id).await
     }
 
     async fn version(&self, name: &AppVersionName) -> Result<Arc<runtime::Version<Settings>>, Failure> {
@@ -242,7 +294,7 @@ impl Relay {
                     (NOTHING_DONE, format!("extension '{extension}' is not running now; try again"))
                 }
                 RequestError::Timeout => (504, format!("extension '{extension}' did not answer in time")),
-                error @ RequestError::Overloaded => {
+                error @ (RequestError::Overloaded | RequestError::NotDeclared) => {
                     (if sent { 504 } else { NOTHING_DONE }, format!("extension '{extension}': {error}"))
                 }
             };

@@ -1,19 +1,21 @@
 //! Which endpoints come and go (9/ELCE), and which of them other replicas have too.
 //!
 //! An endpoint is online from its first connection here to its last. What happens within a few milliseconds is told in
-//! one event, so a connection that speaks for many endpoints makes one event. Replicas hear each other's events: one
+//! one event, so a connection that speaks for many endpoints makes one event. No two events of a replica have the same
+//! timestamp, so that listeners can put them in order. Replicas hear each other's events: one
 //! that has the endpoint too notes the other and tells it so directly. With that each knows for the few endpoints that
 //! it shares where else a response may be awaited.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use ids::{AppVersionName, EndpointId, ReplicaId};
 use ism::Record as _;
 use ism::elce::{self, ConnectedEvent, DisconnectedEvent};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use runtime::now_ms;
 use tokio::sync::Notify;
 
@@ -28,7 +30,11 @@ const EVENT_ENDPOINTS_MAX: usize = 1_000;
 #[derive(Debug, Default)]
 pub(crate) struct Connectivity {
     pending: Mutex<HashMap<EndpointId, Change>>,
+    /// Held while several changes are noted that belong together.
+    together: RwLock<()>,
     changed: Notify,
+    /// The timestamp of the last event, in ms since 1970.
+    last: AtomicI64,
 }
 
 /// What happened to an endpoint: came, went, or both in this order. Only the first and the last matter.
@@ -58,23 +64,31 @@ impl Connectivity {
         self.changed.notify_one();
     }
 
-    /// The endpoints are offline here.
-    pub(crate) fn down(&self, endpoints: Vec<(EndpointId, AppVersionName)>) {
-        if endpoints.is_empty() {
-            return;
-        }
-        // Under one lock, so that those of one connection are told together.
-        let mut pending = self.pending.lock();
-        for (endpoint, app_version) in endpoints {
-            note(&mut pending, endpoint, app_version, false);
-        }
-        drop(pending);
+    /// The endpoint is offline here.
+    pub(crate) fn down(&self, endpoint: &EndpointId, app_version: &AppVersionName) {
+        note(&mut self.pending.lock(), endpoint.clone(), app_version.clone(), false);
         self.changed.notify_one();
+    }
+
+    /// What is noted until the result is dropped is told together.
+    pub(crate) fn together(&self) -> RwLockReadGuard<'_, ()> {
+        self.together.read()
+    }
+
+    /// A timestamp for an event: now, but later than that of any event before.
+    fn timestamp(&self) -> i64 {
+        let now = now_ms();
+        let next = |last: i64| Some(now.max(last + 1));
+        let last = self.last.fetch_update(Ordering::AcqRel, Ordering::Acquire, next);
+        last.map_or(now, |last| now.max(last + 1))
     }
 
     fn take(&self) -> Gathered {
         let mut gathered = Gathered::default();
-        for (endpoint, change) in self.pending.lock().drain() {
+        let together = self.together.write();
+        let pending = std::mem::take(&mut *self.pending.lock());
+        drop(together);
+        for (endpoint, change) in pending {
             let (endpoint, version) = (endpoint.to_string(), change.app_version.to_string());
             let [first, second] = &mut gathered.rounds;
             if change.first_up != change.last_up {
@@ -137,7 +151,7 @@ impl Gateway {
     fn connected_event(&self, endpoints: BTreeMap<String, String>) -> ConnectedEvent {
         ConnectedEvent {
             correlation_id: self.relay.correlation_ids.next().to_string(),
-            timestamp: now_ms(),
+            timestamp: self.connectivity.timestamp(),
             timeout: 0,
             endpoints,
             originator_replica_id: self.replica.to_string(),
@@ -147,7 +161,7 @@ impl Gateway {
     fn disconnected_event(&self, endpoints: BTreeMap<String, String>) -> DisconnectedEvent {
         DisconnectedEvent {
             correlation_id: self.relay.correlation_ids.next().to_string(),
-            timestamp: now_ms(),
+            timestamp: self.connectivity.timestamp(),
             timeout: 0,
             endpoints,
             originator_replica_id: self.replica.to_string(),
@@ -156,7 +170,7 @@ impl Gateway {
 
     /// Tells the other replicas anew which endpoints are here: they or we may have missed events.
     pub(crate) fn announce_endpoints(&self) {
-        let endpoints = self.connections.endpoints();
+        let endpoints = self.connections.endpoints.all();
         let endpoints =
             endpoints.into_iter().map(|(id, version)| (id.to_string(), version.to_string())).collect();
         for endpoints in chunks(endpoints) {
@@ -177,8 +191,8 @@ impl Gateway {
         let mut here = BTreeMap::new();
         for endpoint in event.endpoints.keys() {
             let Ok(endpoint) = EndpointId::parse(endpoint) else { continue };
-            let news = self.connections.shared(&endpoint, &replica);
-            let version = if is_announcement { self.connections.version(&endpoint) } else { news };
+            let news = self.connections.endpoints.shared(&endpoint, &replica);
+            let version = if is_announcement { self.connections.endpoints.version(&endpoint) } else { news };
             here.extend(version.map(|version| (endpoint.to_string(), version.to_string())));
         }
         if !here.is_empty() {
@@ -191,7 +205,7 @@ impl Gateway {
     pub(crate) fn learn_shared(&self, payload: &Bytes) {
         let Some((event, replica)) = self.read_connected(payload) else { return };
         for endpoint in event.endpoints.keys().filter_map(|endpoint| EndpointId::parse(endpoint).ok()) {
-            self.connections.shared(&endpoint, &replica);
+            self.connections.endpoints.shared(&endpoint, &replica);
         }
     }
 
@@ -214,7 +228,7 @@ impl Gateway {
             return;
         }
         for endpoint in event.endpoints.keys().filter_map(|endpoint| EndpointId::parse(endpoint).ok()) {
-            self.connections.unshared(&endpoint, &replica);
+            self.connections.endpoints.unshared(&endpoint, &replica);
         }
     }
 
@@ -239,10 +253,13 @@ impl Gateway {
                 tracing::info!("connected to NATS again: telling the other replicas what is here");
                 self.relay.identities.forget();
                 self.relay.registry.read_again();
+                self.recovered.notify_one();
+                self.authorities.read_again();
                 self.announce_endpoints();
                 announcing.cancel();
                 announcing = stopping.child_token();
                 self.spawn(self.clone().announce_clients(announcing.clone()));
+                self.spawn(self.clone().recheck(announcing.clone()));
             }
         }
     }
@@ -275,11 +292,20 @@ mod tests {
         let [(e1, v), (e2, _), (e3, _)] = [1, 2, 3].map(endpoint);
         connectivity.up(&e1, &v);
         connectivity.up(&e2, &v);
-        connectivity.down(vec![(e2.clone(), v.clone()), (e3, v.clone())]);
+        connectivity.down(&e2, &v);
+        connectivity.down(&e3, &v);
         let Gathered { rounds: [first, second] } = connectivity.take();
         assert_eq!((ids(&first.up), ids(&first.down)), (vec!["e1", "e2"], vec!["e3"]));
         assert_eq!((ids(&second.up), ids(&second.down)), (vec![], vec!["e2"]));
         assert_eq!(connectivity.take(), Gathered::default());
+    }
+
+    #[test]
+    fn no_two_events_have_the_same_timestamp() {
+        let connectivity = Connectivity::default();
+        let stamps: Vec<_> = (0..1_000).map(|_| connectivity.timestamp()).collect();
+        assert!(stamps.is_sorted_by(|one, next| one < next));
+        assert!(stamps[0] <= now_ms());
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! One live connection for each client id, across replicas.
+//! One live connection for each client id, across replicas. Client ids of authenticated clients are their tenant's own;
+//! what replicas tell each other as a client id holds the tenant before it then, with a zero between.
 //!
 //! A replica that a client connects to tells the others, and one that holds an older connection of that client closes
 //! it. Two that were made at almost the same time are compared by time and replica id, so that exactly one stays.
@@ -52,7 +53,7 @@ impl Gateway {
     /// Announces to the other replicas which clients are here.
     pub(crate) async fn announce_clients(self: Arc<Self>, stopped: CancellationToken) {
         for clients in self.connections.clients().chunks(ANNOUNCED_AT_ONCE) {
-            for connection in clients.iter().filter_map(|client_id| self.connections.client(client_id)) {
+            for connection in clients.iter().filter_map(|session| self.connections.client(session)) {
                 self.announce_client(&connection);
             }
             tokio::select! {
@@ -72,7 +73,7 @@ impl Gateway {
             correlation_id: self.relay.correlation_ids.next().to_string(),
             timestamp: connection.since_ms,
             timeout: 0,
-            client_id: connection.client_id.to_string(),
+            client_id: connection.session.to_string(),
             originator_replica_id: self.replica.to_string(),
         };
         event.encode()

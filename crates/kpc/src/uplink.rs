@@ -11,13 +11,14 @@ use runtime::now_ms;
 use tokio::time::Instant;
 use tracing::Instrument as _;
 
+use crate::clients::Sender;
 use crate::connection::{Connection, Rejected};
-use crate::failure::Failure;
+use crate::failure::{Failure, Sequel};
 use crate::gateway::Gateway;
 use crate::limits::Source;
 use crate::memory::Taken;
 use crate::metrics::{self, Transport};
-use crate::outbox::{Outgoing, Qos};
+use crate::outbox::{CloseReason, Outgoing, Qos};
 use crate::relay::{self, Answer, Passage, Route, too_large};
 
 /// A message as MQTT delivers it.
@@ -54,6 +55,15 @@ pub(crate) enum Payload {
 }
 
 impl Payload {
+    /// How long it is, in bytes, as far as that is known.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Kept { bytes, .. } => bytes.len(),
+            Self::TooLarge(bytes) => *bytes,
+            Self::NoRoom(_) => 0,
+        }
+    }
+
     /// A payload that takes nothing from others.
     pub(crate) fn own(bytes: Bytes) -> Self {
         Self::Kept { bytes, _memory: Taken::default() }
@@ -69,6 +79,8 @@ pub(crate) enum Verdict {
     Refused(Failure),
     /// The message could not be delivered, through no fault of its sender.
     Undelivered(Failure),
+    /// The sender may not speak on its connection, which ends.
+    Unwelcome(Failure),
 }
 
 /// How a message ended, with what is needed to answer it.
@@ -78,11 +90,10 @@ struct Ending {
 }
 
 impl Gateway {
-    /// Relays a publication, answers its sender and whoever listens, and gives the verdict. `from` is the sender's
-    /// connection; none for a will. It is tried until the deadline.
+    /// Relays a publication, answers its sender and whoever listens, and gives the verdict. It is tried until the deadline.
     pub(crate) async fn publish(
         self: &Arc<Self>,
-        from: Option<&Arc<Connection>>,
+        sender: Sender<'_>,
         publication: Publication,
         deadline: Instant,
     ) -> Verdict {
@@ -92,18 +103,21 @@ impl Gateway {
         if let Some(traceparent) = &publication.traceparent {
             runtime::trace::adopt_traceparent(&span, traceparent);
         }
-        self.publish_in_span(from, publication, Passage::new(correlation_id), deadline).instrument(span).await
+        self.publish_in_span(sender, publication, Passage::new(correlation_id), deadline)
+            .instrument(span)
+            .await
     }
 
     async fn publish_in_span(
         self: &Arc<Self>,
-        from: Option<&Arc<Connection>>,
+        sender: Sender<'_>,
         publication: Publication,
         mut passage: Passage,
         deadline: Instant,
     ) -> Verdict {
         let _in_flight = self.enter();
-        let ending = self.relay_publication(from, &publication, &mut passage, deadline).await;
+        let from = sender.connection();
+        let ending = self.relay_publication(sender, &publication, &mut passage, deadline).await;
         let transport = if from.is_some() { Transport::Mqtt } else { Transport::Will };
         let verdict = verdict(&ending.result);
         self.metrics.message(transport, outcome(&verdict), &passage);
@@ -114,7 +128,7 @@ impl Gateway {
 
     async fn relay_publication(
         self: &Arc<Self>,
-        from: Option<&Arc<Connection>>,
+        sender: Sender<'_>,
         publication: &Publication,
         passage: &mut Passage,
         deadline: Instant,
@@ -125,7 +139,7 @@ impl Gateway {
             Payload::NoRoom(failure) => return Ending { route: None, result: Err(failure.clone()) },
         };
         let turn = async {
-            match from {
+            match sender.connection() {
                 Some(connection) => connection.in_flight.acquire().await.ok(),
                 None => None,
             }
@@ -134,7 +148,7 @@ impl Gateway {
             let reason = "earlier messages of the connection are not answered yet; send more slowly";
             return Ending { route: None, result: Err(Failure::passing(504, reason)) };
         };
-        let route = match self.admit(from, publication, passage, deadline).await {
+        let route = match self.admit(sender, publication, passage, deadline).await {
             Ok(route) => route,
             Err(failure) => return Ending { route: None, result: Err(failure) },
         };
@@ -150,37 +164,47 @@ impl Gateway {
     /// Checks what can be checked before the extension is asked, and attaches the endpoint to the connection.
     async fn admit(
         self: &Arc<Self>,
-        from: Option<&Arc<Connection>>,
+        sender: Sender<'_>,
         publication: &Publication,
         passage: &mut Passage,
         deadline: Instant,
     ) -> Result<Route, Failure> {
+        let from = sender.connection();
         let patience = publication.waits.then_some(deadline);
         if let Some(connection) = from {
             connection.rate.take(Source::Connection, passage.since, patience).await?;
         }
         let path = RequestPath::parse_topic(&publication.topic)?;
-        let route = self.relay.resolve(&path, passage, deadline).await?;
+        let resolved = self.relay.resolve(&path, sender, passage, deadline).await;
+        let over_limit = |failure: Failure| Failure { passing: publication.waits, ..failure };
+        let route =
+            resolved.map_err(|failure| if failure.status == 429 { over_limit(failure) } else { failure })?;
         self.take_rates(&route, passage.since, patience).await?;
-        if let (Some(connection), Some(identity)) = (from, &route.identity) {
-            self.attach(connection, &route.app_version, identity)
-                .map_err(|failure| Failure { passing: publication.waits, ..failure })?;
+        if let Some(identity) = &route.identity {
+            identity.traffic.received(publication.payload.bytes());
+            if let Some(connection) = from {
+                self.attach(connection, &route.app_version, identity, route.mark).map_err(over_limit)?;
+            }
         }
         Ok(route)
     }
 
-    /// Attaches an endpoint to a connection and tells the world when it came online with that.
+    /// Attaches an endpoint to a connection, unless it is. `mark` was taken before the endpoint's token was resolved.
     pub(crate) fn attach(
         &self,
         connection: &Arc<Connection>,
         app_version: &ids::AppVersionName,
         identity: &Arc<crate::identity::Identity>,
+        mark: u64,
     ) -> Result<(), Failure> {
         match self.connections.attach(connection, app_version, identity) {
-            Ok(true) => self.connectivity.up(&identity.endpoint, app_version),
             // The client has gone already; its message counts all the same.
-            Ok(false) | Err(Rejected::Ended) => {}
+            Ok(_) | Err(Rejected::Ended) => {}
             Err(rejected) => return Err(Failure::refused(429, rejected.to_string())),
+        }
+        // The revocation may have looked for the connections to close before this one could be found.
+        if self.relay.identities.revoked_since(mark, &identity.endpoint) {
+            connection.close(CloseReason::Revoked);
         }
         Ok(())
     }
@@ -195,6 +219,7 @@ impl Gateway {
         let Ending { route, result } = ending;
         let response = Response::of(&result);
         let request_id = route.as_ref().and_then(|route| route.request_id);
+        let identity = route.as_ref().and_then(|route| route.identity.as_ref());
         // Without a request id nobody waits for a confirmation; errors are told always (1/KP).
         let is_told = request_id.is_some() || response.outcome == Outcome::Error;
         if let Some(connection) = from {
@@ -204,6 +229,9 @@ impl Gateway {
                     Outgoing { topic, payload, qos: publication.qos, correlation_data, receipt: None };
                 if connection.send(outgoing) {
                     self.metrics.response("asker");
+                    if let Some(identity) = identity {
+                        identity.traffic.sent(response.payload.len());
+                    }
                 }
             };
             let asked_for = publication.response_topic.as_deref();
@@ -216,13 +244,13 @@ impl Gateway {
                 respond(topic.clone(), publication.correlation_data.clone());
             }
         }
-        if let Some(route) = route
-            && let Some(identity) = &route.identity
+        if let Some(route) = &route
+            && let Some(identity) = identity
             && is_told
         {
             let (data, bytes) = match result {
                 Ok(answer) => (answer.data, Some(answer.bytes)),
-                Err(failure) => (extension_data(&route, &failure, correlation_id), None),
+                Err(failure) => (extension_data(route, &failure, correlation_id), None),
             };
             let asker = from.map(|connection| connection.id);
             self.tell_listeners(&identity.endpoint, asker, &route.extension, &data, bytes, publication.qos);
@@ -278,6 +306,7 @@ fn verdict(result: &Result<Answer, Failure>) -> Verdict {
                 ))
             }
         },
+        Err(failure) if failure.sequel == Sequel::Disconnect => Verdict::Unwelcome(failure.clone()),
         Err(failure) if failure.passing => Verdict::Undelivered(failure.clone()),
         Err(failure) => Verdict::Refused(failure.clone()),
     }
@@ -286,7 +315,7 @@ fn verdict(result: &Result<Answer, Failure>) -> Verdict {
 fn outcome(verdict: &Verdict) -> metrics::Outcome {
     match verdict {
         Verdict::Taken => metrics::Outcome::Stored,
-        Verdict::Refused(failure) => metrics::Outcome::Refused(failure.status),
+        Verdict::Refused(failure) | Verdict::Unwelcome(failure) => metrics::Outcome::Refused(failure.status),
         Verdict::Undelivered(failure) => metrics::Outcome::Failed(failure.status),
     }
 }
@@ -300,7 +329,8 @@ fn log(
     let client_id = from.map_or("", |connection| &*connection.client_id);
     match verdict {
         Verdict::Taken => {}
-        Verdict::Refused(Failure { status, reason, .. }) => {
+        Verdict::Refused(Failure { status, reason, .. })
+        | Verdict::Unwelcome(Failure { status, reason, .. }) => {
             tracing::debug!(%correlation_id, client_id, status, %reason, "a message was refused");
         }
         Verdict::Undelivered(Failure { status, reason, .. }) => {

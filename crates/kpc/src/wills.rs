@@ -10,6 +10,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
+use crate::clients::Sender;
 use crate::connection::Connection;
 use crate::gateway::Gateway;
 use crate::uplink::Publication;
@@ -21,7 +22,7 @@ pub(crate) struct Will {
     pub(crate) delay: Duration,
 }
 
-/// Wills that wait for their delay, by client id.
+/// Wills that wait for their delay, by session: client ids of authenticated clients are their tenant's own.
 #[derive(Debug, Default)]
 pub(crate) struct Wills {
     waiting: Mutex<HashMap<Arc<str>, CancellationToken>>,
@@ -29,50 +30,50 @@ pub(crate) struct Wills {
 
 impl Wills {
     /// The client is back: its will is not sent.
-    pub(crate) fn cancel(&self, client_id: &str) {
-        if let Some(waiting) = self.waiting.lock().remove(client_id) {
+    pub(crate) fn cancel(&self, session: &str) {
+        if let Some(waiting) = self.waiting.lock().remove(session) {
             waiting.cancel();
         }
     }
 
     /// Adds a waiting will; none when too many wait.
-    fn wait(&self, client_id: &Arc<str>, max: usize) -> Option<CancellationToken> {
+    fn wait(&self, session: &Arc<str>, max: usize) -> Option<CancellationToken> {
         let mut waiting = self.waiting.lock();
-        if waiting.len() >= max && !waiting.contains_key(client_id) {
+        if waiting.len() >= max && !waiting.contains_key(session) {
             return None;
         }
         let cancelled = CancellationToken::new();
-        if let Some(older) = waiting.insert(client_id.clone(), cancelled.clone()) {
+        if let Some(older) = waiting.insert(session.clone(), cancelled.clone()) {
             older.cancel();
         }
         Some(cancelled)
     }
 
     /// Takes a waiting will out; false when it has been cancelled, so that the entry is gone or another one's.
-    fn take(&self, client_id: &Arc<str>, cancelled: &CancellationToken) -> bool {
+    fn take(&self, session: &Arc<str>, cancelled: &CancellationToken) -> bool {
         let mut waiting = self.waiting.lock();
         if cancelled.is_cancelled() {
             return false;
         }
-        waiting.remove(client_id);
+        waiting.remove(session);
         true
     }
 }
 
 impl Gateway {
     /// Sends a will of a connection that has ended, now or after its delay.
-    pub(crate) fn execute(self: &Arc<Self>, will: Will, connection: &Connection) {
+    pub(crate) fn execute(self: &Arc<Self>, will: Will, connection: Arc<Connection>) {
         let gateway = self.clone();
         let limits = &self.config.limits;
         let delay = will.delay.min(Duration::from_secs(limits.will_delay_max_s.into()));
-        let client_id = connection.client_id.clone();
+        let session = connection.session.clone();
         // A client whose id we chose cannot come back under it.
         let is_delayed = !delay.is_zero() && connection.named;
-        let cancelled = if is_delayed { self.wills.wait(&client_id, limits.delayed_wills) } else { None };
+        let cancelled = if is_delayed { self.wills.wait(&session, limits.delayed_wills) } else { None };
         // A client that comes from now on finds the will and cancels it; one that is back already has not seen it.
-        if is_delayed && self.connections.client(&client_id).is_some() {
+        if is_delayed && self.connections.client(&session).is_some() {
             if let Some(cancelled) = &cancelled {
-                self.wills.take(&client_id, cancelled);
+                self.wills.take(&session, cancelled);
             }
             return;
         }
@@ -84,12 +85,12 @@ impl Gateway {
                     () = gateway.draining.cancelled() => {}
                     () = tokio::time::sleep(delay) => {}
                 }
-                if !gateway.wills.take(&client_id, &cancelled) {
+                if !gateway.wills.take(&session, &cancelled) {
                     return;
                 }
             }
             let deadline = gateway.deadline(will.publication.expiry);
-            gateway.publish(None, will.publication, deadline).await;
+            gateway.publish(Sender::Gone(&connection), will.publication, deadline).await;
         });
     }
 }

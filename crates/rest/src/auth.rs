@@ -1,28 +1,33 @@
-//! Who is calling.
+//! Credentials of a call, and what they give access to.
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use axum::extract::{FromRequestParts, Request};
-use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
 use ids::{CorrelationId, TenantId};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use crate::Error;
-use crate::edge::Policy;
+use crate::permission::Role;
+use crate::{Access, Error, Verify};
 
 /// Kaa's header for an API key; it wins over `Authorization`.
 const API_KEY_HEADER: &str = "x-iamcore-api-key";
 
-/// The API keys that the REST interfaces accept. With none, every call is refused.
-#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
+/// The longest credential that is looked at, in bytes; signed tokens are the longest.
+const CREDENTIAL_BYTES_MAX: usize = 8 * 1_024;
+
+/// Who may call the REST interfaces: those whom the tenant manager knows, and the API keys named here, which speak for
+/// administrators of their tenant whatever the tenant manager says.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AuthConfig {
+    /// Whether users, their tokens and their API keys are looked up in the tenant manager, `tm`. Default true.
+    pub tenant_manager: bool,
+    /// The tenant whose administrators manage all tenants. Default `bandar`.
+    pub platform_tenant: TenantId,
     /// An API key in the clear, at least 16 characters. A secret: debug output does not show it.
     pub api_key: String,
     /// The tenant that `api_key` speaks for.
@@ -69,6 +74,23 @@ impl TryFrom<String> for KeyDigest {
     }
 }
 
+impl Default for AuthConfig {
+    fn default() -> Self {
+        Self {
+            tenant_manager: true,
+            platform_tenant: platform_tenant(),
+            api_key: String::new(),
+            tenant: None,
+            keys: Vec::new(),
+        }
+    }
+}
+
+#[expect(clippy::expect_used, reason = "a constant that the tests read")]
+fn platform_tenant() -> TenantId {
+    TenantId::parse("bandar").expect("a tenant id")
+}
+
 impl AuthConfig {
     pub(crate) fn check(&self) -> Vec<String> {
         let mut faults = Vec::new();
@@ -90,47 +112,108 @@ impl fmt::Debug for AuthConfig {
             .debug_struct("AuthConfig")
             .field("api_key", &if self.api_key.is_empty() { "" } else { "***" })
             .field("tenant", &self.tenant)
+            .field("tenant_manager", &self.tenant_manager)
+            .field("platform_tenant", &self.platform_tenant)
             .field("keys", &self.keys)
             .finish()
     }
 }
 
-/// Finds the tenant that a request speaks for. Cloning is cheap.
+/// Finds out what the credentials of a request give access to. Cloning is cheap.
 #[derive(Debug, Clone)]
-pub struct Authenticator(Arc<[ApiKey]>);
+pub struct Authenticator(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    keys: Vec<(KeyDigest, Arc<Access>)>,
+    platform_tenant: TenantId,
+    tenant_manager: bool,
+    verifier: OnceLock<Arc<dyn Verify>>,
+}
 
 impl Authenticator {
     /// Accepts the keys of the configuration.
     #[must_use]
     pub fn new(config: &AuthConfig) -> Self {
-        let clear = config.tenant.clone().filter(|_| !config.api_key.is_empty());
-        let clear =
-            clear.map(|tenant| ApiKey { tenant, api_key_sha256: KeyDigest::of(config.api_key.as_bytes()) });
-        Self(config.keys.iter().cloned().chain(clear).collect())
+        let clear = config.tenant.as_ref().filter(|_| !config.api_key.is_empty());
+        let clear = clear.map(|tenant| (KeyDigest::of(config.api_key.as_bytes()), configured(tenant)));
+        let keys = config.keys.iter().map(|key| (key.api_key_sha256, configured(&key.tenant)));
+        Self(Arc::new(Inner {
+            keys: keys.chain(clear).collect(),
+            platform_tenant: config.platform_tenant.clone(),
+            tenant_manager: config.tenant_manager,
+            verifier: OnceLock::new(),
+        }))
     }
 
-    /// The tenant of the API key in the headers: that of `x-iamcore-api-key`, else of `Authorization: Bearer`.
+    /// Whether credentials that the configuration does not name may be known elsewhere.
+    #[must_use]
+    pub fn wants_verifier(&self) -> bool {
+        self.0.tenant_manager
+    }
+
+    /// Names the one who knows them. Only the first call counts.
+    pub fn set_verifier(&self, verifier: Arc<dyn Verify>) {
+        drop(self.0.verifier.set(verifier));
+    }
+
+    /// The tenant whose administrators manage all tenants.
+    #[must_use]
+    pub fn platform_tenant(&self) -> &TenantId {
+        &self.0.platform_tenant
+    }
+
+    /// What the credential in the headers gives access to: that of `x-iamcore-api-key`, else of `Authorization: Bearer`.
     ///
     /// # Errors
-    /// 401 when there is no key, or none that is known. How long it takes tells nothing about the known keys.
-    pub fn authenticate(&self, headers: &HeaderMap) -> Result<TenantId, Error> {
-        let Some(key) = presented(headers) else {
+    /// 401 when there is none, or none that is known; 503 when that cannot be told now. How long it takes tells nothing about the keys
+    /// of the configuration.
+    pub async fn authenticate(
+        &self,
+        headers: &HeaderMap,
+        correlation_id: &CorrelationId,
+    ) -> Result<Arc<Access>, Error> {
+        let Some(credential) = presented(headers) else {
             return Err(Error::unauthorized(
-                "the request has no API key: send it as `Authorization: Bearer <key>` or `x-iamcore-api-key: <key>`",
+                "the request has no credentials: send a token or an API key as `Authorization: Bearer <it>`, \
+                 or an API key as `x-iamcore-api-key: <key>`",
             ));
         };
-        let digest = KeyDigest::of(key);
-        let mut tenant = None;
-        for known in &*self.0 {
-            if bool::from(known.api_key_sha256.0.ct_eq(&digest.0)) {
-                tenant = Some(&known.tenant);
+        let digest = KeyDigest::of(credential);
+        let mut access = None;
+        for (known, reached) in &self.0.keys {
+            if bool::from(known.0.ct_eq(&digest.0)) {
+                access = Some(reached.clone());
             }
         }
-        tenant.cloned().ok_or_else(|| Error::unauthorized("the API key is not known here"))
+        if let Some(access) = access {
+            return Ok(access);
+        }
+        let credential = std::str::from_utf8(credential).ok();
+        let credential = credential.filter(|text| !text.is_empty() && text.len() <= CREDENTIAL_BYTES_MAX);
+        match (credential, self.0.verifier.get()) {
+            (Some(credential), Some(verifier)) => verifier.verify(credential, correlation_id).await,
+            (Some(_), None) if self.0.tenant_manager => {
+                Err(Error::unavailable("the credentials cannot be checked yet: try again in a moment"))
+            }
+            _ => Err(Error::unauthorized("the credentials are not known here: check the token or API key")),
+        }
     }
 }
 
-/// The key that the request shows.
+/// What a key out of the configuration gives access to.
+fn configured(tenant: &TenantId) -> Arc<Access> {
+    Arc::new(Access {
+        tenant: tenant.clone(),
+        subject: "configuration".into(),
+        name: "the API key of the configuration".into(),
+        role: Some(Role::Admin),
+        grants: BTreeMap::new(),
+        expires_at: None,
+    })
+}
+
+/// The credential that the request shows.
 fn presented(headers: &HeaderMap) -> Option<&[u8]> {
     if let Some(key) = headers.get(API_KEY_HEADER) {
         return Some(key.as_bytes().trim_ascii());
@@ -138,39 +221,6 @@ fn presented(headers: &HeaderMap) -> Option<&[u8]> {
     let value = headers.get(header::AUTHORIZATION)?.as_bytes();
     let (scheme, key) = value.split_at_checked("bearer ".len())?;
     scheme.eq_ignore_ascii_case(b"bearer ").then(|| key.trim_ascii())
-}
-
-/// Lets only requests with a known key through.
-pub(crate) async fn require_caller(mut request: Request, next: Next) -> Response {
-    let authenticated = Policy::of(&request).and_then(|policy| {
-        let tenant = policy.authenticator.authenticate(request.headers())?;
-        let correlation_id = request.extensions().get().cloned().ok_or_else(Error::not_mounted)?;
-        Ok(Caller { tenant, correlation_id })
-    });
-    match authenticated {
-        Ok(caller) => {
-            request.extensions_mut().insert(caller);
-            next.run(request).await
-        }
-        Err(error) => error.into_response(),
-    }
-}
-
-/// Who is calling, as an argument of a handler. Every query of a handler is scoped to `tenant`.
-#[derive(Debug, Clone)]
-pub struct Caller {
-    /// The tenant that the API key speaks for.
-    pub tenant: TenantId,
-    /// The id that follows this request through all services.
-    pub correlation_id: CorrelationId,
-}
-
-impl<S: Sync> FromRequestParts<S> for Caller {
-    type Rejection = Error;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Error> {
-        parts.extensions.get().cloned().ok_or_else(Error::not_mounted)
-    }
 }
 
 #[cfg(test)]
@@ -187,14 +237,52 @@ mod tests {
         // The digest of "another-key-of-16".
         let digest = KeyDigest::of(b"another-key-of-16");
         let keys = vec![ApiKey { tenant: tenant("b"), api_key_sha256: digest }];
-        Authenticator::new(&AuthConfig { api_key: KEY.to_owned(), tenant: Some(tenant("a")), keys })
+        Authenticator::new(&AuthConfig {
+            api_key: KEY.to_owned(),
+            tenant: Some(tenant("a")),
+            keys,
+            ..AuthConfig::default()
+        })
     }
 
     fn authenticate(headers: &[(&'static str, &str)]) -> Option<String> {
         let headers = headers.iter().map(|(name, value)| {
             (header::HeaderName::from_static(name), header::HeaderValue::from_str(value).unwrap())
         });
-        authenticator().authenticate(&headers.collect()).ok().map(|tenant| tenant.to_string())
+        ask(&authenticator(), &headers.collect()).ok().map(|access| access.tenant.to_string())
+    }
+
+    fn ask(authenticator: &Authenticator, headers: &HeaderMap) -> Result<Arc<Access>, Error> {
+        let id = CorrelationId::parse("c").unwrap();
+        futures::executor::block_on(authenticator.authenticate(headers, &id))
+    }
+
+    #[derive(Debug)]
+    struct Known(&'static str, Arc<Access>);
+
+    impl Verify for Known {
+        fn verify<'a>(&'a self, credential: &'a str, _: &'a CorrelationId) -> crate::Verifying<'a> {
+            let known = credential == self.0;
+            let access = known.then(|| self.1.clone()).ok_or_else(|| Error::unauthorized("unknown"));
+            Box::pin(async { access })
+        }
+    }
+
+    #[test]
+    fn what_the_configuration_does_not_name_is_asked_for_elsewhere() {
+        let authenticator = authenticator();
+        let headers = |key: &str| {
+            HeaderMap::from_iter([(
+                header::HeaderName::from_static(API_KEY_HEADER),
+                header::HeaderValue::from_str(key).unwrap(),
+            )])
+        };
+        assert_eq!(ask(&authenticator, &headers("users-key")).unwrap_err().status(), 503);
+        authenticator.set_verifier(Arc::new(Known("users-key", configured(&tenant("c")))));
+        assert_eq!(ask(&authenticator, &headers("users-key")).unwrap().tenant, tenant("c"));
+        assert_eq!(ask(&authenticator, &headers(KEY)).unwrap().tenant, tenant("a"));
+        assert_eq!(ask(&authenticator, &headers("other")).unwrap_err().status(), 401);
+        assert_eq!(ask(&authenticator, &headers(&"x".repeat(9_000))).unwrap_err().status(), 401);
     }
 
     #[test]
@@ -216,7 +304,7 @@ mod tests {
             assert_eq!(authenticate(&[("authorization", value)]), None, "{value:?}");
         }
         assert_eq!(authenticate(&[]), None);
-        assert!(Authenticator::new(&AuthConfig::default()).authenticate(&HeaderMap::new()).is_err());
+        assert!(ask(&Authenticator::new(&AuthConfig::default()), &HeaderMap::new()).is_err());
     }
 
     #[test]

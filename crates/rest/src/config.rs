@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::AuthConfig;
+use crate::{AuthConfig, TlsConfig};
 
 /// The listener and the limits of HTTP. The limits named "REST" hold for the routers of [`crate::service`]; other routers on the same
 /// listener have their own.
@@ -27,6 +27,8 @@ pub struct Config {
     pub request_timeout_ms: u64,
     /// REST requests in work at once, of all services in the process together. Default 1024.
     pub concurrent_requests_max: usize,
+    /// HTTPS beside HTTP.
+    pub tls: TlsConfig,
     /// Who may call the REST interfaces.
     pub auth: AuthConfig,
 }
@@ -41,6 +43,7 @@ impl Default for Config {
             body_bytes_max: 1 << 20,
             request_timeout_ms: 30_000,
             concurrent_requests_max: 1_024,
+            tls: TlsConfig::default(),
             auth: AuthConfig::default(),
         }
     }
@@ -62,6 +65,7 @@ impl Config {
         let outside = limits.into_iter().filter(|(_, value, max)| !(1..=*max).contains(value));
         let mut faults: Vec<String> =
             outside.map(|(key, value, max)| format!("http.{key} is {value}: set it to 1 to {max}")).collect();
+        faults.extend(self.tls.check());
         faults.extend(self.auth.check());
         faults
     }
@@ -86,6 +90,11 @@ mod tests {
             connections_per_address_max: 0,
             body_bytes_max: 0,
             request_timeout_ms: u64::MAX,
+            tls: TlsConfig {
+                key_file: Some("tls.key".into()),
+                handshake_timeout_ms: 0,
+                ..TlsConfig::default()
+            },
             auth: AuthConfig { api_key: "short".to_owned(), ..AuthConfig::default() },
             ..Config::default()
         };
@@ -94,6 +103,8 @@ mod tests {
             "http.connections_per_address_max",
             "http.body_bytes_max",
             "http.request_timeout_ms",
+            "http.tls.certificate_file",
+            "http.tls.handshake_timeout_ms",
             "http.auth.api_key",
             "http.auth.tenant",
         ] {

@@ -15,16 +15,19 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use crate::Mounts;
 use crate::admission::Full;
+use crate::tls::Handshake;
 
-/// Serves requests until the client closes, waits too long, or `stopping` is cancelled and the running request has ended.
-pub(crate) async fn serve(
+/// Serves a socket, after the handshake if it is one for HTTPS.
+pub(crate) async fn begin(
     stream: TcpStream,
+    handshake: Option<Handshake>,
     peer: SocketAddr,
     mounts: Mounts,
     idle_timeout: Duration,
@@ -32,6 +35,27 @@ pub(crate) async fn serve(
 ) {
     // Answers are written at once and whole: waiting for more would only delay them.
     let _ = stream.set_nodelay(true);
+    let Some(handshake) = handshake else {
+        return serve(stream, peer, mounts, idle_timeout, stopping).await;
+    };
+    let shaken = tokio::select! {
+        shaken = handshake.shake(stream) => shaken,
+        () = stopping.cancelled() => return,
+    };
+    match shaken {
+        Ok(stream) => Box::pin(serve(stream, peer, mounts, idle_timeout, stopping)).await,
+        Err(error) => tracing::debug!(%peer, %error, "a TLS handshake failed"),
+    }
+}
+
+/// Serves requests until the client closes, waits too long, or `stopping` is cancelled and the running request has ended.
+async fn serve(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    peer: SocketAddr,
+    mounts: Mounts,
+    idle_timeout: Duration,
+    stopping: CancellationToken,
+) {
     let policy = Arc::clone(mounts.policy());
     let _open = Open::new(&mounts);
     let service = service_fn(|request: Request<Incoming>| {

@@ -1,15 +1,33 @@
 //! The OpenAPI document of a service.
 
 use utoipa::openapi::content::ContentBuilder;
+use utoipa::openapi::extensions::Extensions;
 use utoipa::openapi::path::Operation;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{Components, Info, OpenApi, Ref, ResponseBuilder, SecurityRequirement};
 use utoipa::{PartialSchema as _, ToSchema as _};
 
-use crate::ErrorBody;
+use crate::{ErrorBody, Rule, Scope};
+
+/// The operations of a document, as method and path.
+pub(crate) fn operations(document: &OpenApi) -> Vec<(&'static str, String)> {
+    let mut operations = Vec::new();
+    for (path, item) in &document.paths.paths {
+        let methods = [
+            ("GET", &item.get),
+            ("PUT", &item.put),
+            ("POST", &item.post),
+            ("DELETE", &item.delete),
+            ("PATCH", &item.patch),
+        ];
+        let defined = methods.into_iter().filter(|(_, operation)| operation.is_some());
+        operations.extend(defined.map(|(method, _)| (method, path.clone())));
+    }
+    operations
+}
 
 /// Completes the document by what all services share, and writes it as JSON.
-pub(crate) fn describe(mut document: OpenApi, name: &str) -> String {
+pub(crate) fn describe(mut document: OpenApi, name: &str, rules: &[Rule]) -> String {
     document.info = Info::new(name, env!("CARGO_PKG_VERSION"));
     let components = document.components.get_or_insert_with(Components::new);
     components.schemas.insert(ErrorBody::name().into_owned(), ErrorBody::schema());
@@ -20,11 +38,36 @@ pub(crate) fn describe(mut document: OpenApi, name: &str) -> String {
     let no_scopes: [&str; 0] = [];
     document.security =
         Some(["apiKey", "bearer"].map(|scheme| SecurityRequirement::new(scheme, no_scopes)).to_vec());
-    for item in document.paths.paths.values_mut() {
-        let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.patch];
-        operations.into_iter().flatten().for_each(describe_failure);
+    for (path, item) in &mut document.paths.paths {
+        let operations = [
+            ("GET", &mut item.get),
+            ("PUT", &mut item.put),
+            ("POST", &mut item.post),
+            ("DELETE", &mut item.delete),
+            ("PATCH", &mut item.patch),
+        ];
+        for (method, operation) in operations {
+            let Some(operation) = operation else { continue };
+            describe_failure(operation);
+            if let Some(rule) = rules.iter().find(|rule| rule.method == method && rule.path == path) {
+                describe_rule(operation, rule);
+            }
+        }
     }
     document.to_json().unwrap_or_default()
+}
+
+/// What the caller needs, in words of the platform; a public operation needs nothing.
+fn describe_rule(operation: &mut Operation, rule: &Rule) {
+    if rule.scope == Scope::Public {
+        operation.security = Some(Vec::new());
+        return;
+    }
+    let extensions = Extensions::builder()
+        .add("x-permission", rule.permission.to_string())
+        .add("x-scope", rule.scope.to_string())
+        .build();
+    operation.extensions.get_or_insert_with(Extensions::default).merge(extensions);
 }
 
 /// Every operation fails in the same form.

@@ -14,21 +14,33 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admission::Admission;
 use crate::metrics::Metrics;
+use crate::tls::Secure;
 use crate::{Authenticator, Config, Error, connection, service};
 
-/// The listener could not be opened.
+/// A listener could not be opened.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address}: end what listens there, or set http.listen to another address")]
-pub struct BindError {
-    address: SocketAddr,
-    source: std::io::Error,
+pub enum BindError {
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: end what listens there, or set {key} to another address")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The key that sets it.
+        key: &'static str,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The certificate of HTTPS cannot be used.
+    #[error("no HTTPS (http.tls): {0}")]
+    Certificate(::tls::Error),
 }
 
-/// The one HTTP listener of a process.
+/// The one HTTP listener of a process, and beside it that of HTTPS if there is a certificate.
 #[derive(Debug)]
 pub struct Edge {
     listener: TcpListener,
     address: SocketAddr,
+    secure: Option<Secure>,
     admission: Arc<Admission>,
     idle_timeout: Duration,
     mounts: Mounts,
@@ -70,14 +82,15 @@ impl Policy {
 }
 
 impl Edge {
-    /// Opens the listener. Set the global meter provider before: the instruments are made here.
+    /// Opens the listeners. Set the global meter provider before: the instruments are made here.
     ///
     /// # Errors
-    /// When the address is taken or is not of this machine.
+    /// When an address is taken or is not of this machine, or the certificate cannot be used.
     pub async fn bind(config: &Config) -> Result<Self, BindError> {
-        let failed = |source| BindError { address: config.listen, source };
+        let failed = |source| BindError::Listen { address: config.listen, key: "http.listen", source };
         let listener = TcpListener::bind(config.listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
+        let secure = Secure::bind(&config.tls).await?;
         let policy = Policy {
             authenticator: Authenticator::new(&config.auth),
             body_bytes_max: config.body_bytes_max,
@@ -91,6 +104,7 @@ impl Edge {
         Ok(Self {
             listener,
             address,
+            secure,
             admission: Admission::new(config.connections_max, config.connections_per_address_max),
             idle_timeout: config.idle_timeout(),
             mounts,
@@ -101,6 +115,12 @@ impl Edge {
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The address of the listener of HTTPS; none when there is none.
+    #[must_use]
+    pub fn tls_addr(&self) -> Option<SocketAddr> {
+        self.secure.as_ref().map(|secure| secure.address)
     }
 
     /// Finds the tenant of a request.
@@ -119,11 +139,17 @@ impl Edge {
     /// and returns when the last connection has ended. The caller bounds that: dropping the future cuts off the rest.
     pub async fn serve(self, stopping: CancellationToken) {
         let mut connections = tokio::task::JoinSet::new();
+        if let Some(secure) = &self.secure {
+            tracing::info!(address = %secure.address, "serving HTTPS");
+            let (certificates, stopping) = (secure.certificates.clone(), stopping.clone());
+            connections.spawn(async move { certificates.follow(stopping).await });
+        }
         loop {
-            let accepted = tokio::select! {
-                biased;
+            // Fair between the listeners, so that a flood at one does not hold up the other.
+            let (accepted, handshake) = tokio::select! {
                 () = stopping.cancelled() => break,
-                accepted = self.listener.accept() => accepted,
+                accepted = self.listener.accept() => (accepted, None),
+                accepted = Secure::accept(self.secure.as_ref()) => accepted,
                 // Ended connections are taken out, so that the set does not grow.
                 Some(_) = connections.join_next() => continue,
             };
@@ -137,19 +163,22 @@ impl Edge {
             match self.admission.admit(peer.ip()) {
                 Ok(place) => {
                     let (mounts, idle_timeout) = (self.mounts.clone(), self.idle_timeout);
-                    let serving = connection::serve(stream, peer, mounts, idle_timeout, stopping.clone());
+                    let stopping = stopping.clone();
                     connections.spawn(async move {
-                        serving.await;
+                        connection::begin(stream, handshake, peer, mounts, idle_timeout, stopping).await;
                         drop(place);
                     });
                 }
                 Err(full) => {
                     self.mounts.policy.metrics.refused(full.key());
-                    connection::refuse(&stream, full);
+                    // Over TLS nothing can be said before the handshake, which is what is to be saved.
+                    if handshake.is_none() {
+                        connection::refuse(&stream, full);
+                    }
                 }
             }
         }
-        drop(self.listener);
+        drop((self.listener, self.secure));
         while connections.join_next().await.is_some() {}
     }
 }

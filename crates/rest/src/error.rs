@@ -62,6 +62,11 @@ impl Error {
         Self::new(StatusCode::CONFLICT, message)
     }
 
+    /// 412: the caller has another state in mind than there is.
+    pub fn precondition_failed(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::PRECONDITION_FAILED, message)
+    }
+
     /// 413: the request is longer than a limit.
     pub fn too_large(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, message)

@@ -1,6 +1,7 @@
 //! What every REST router of the platform has.
 
 use std::any::Any;
+use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Router;
@@ -15,31 +16,55 @@ use opentelemetry::propagation::Extractor;
 use tower_http::catch_panic::CatchPanicLayer;
 use tracing::Instrument as _;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
+use crate::caller::Rules;
 use crate::edge::{IsComplete, Policy};
-use crate::{Error, auth, correlation, document};
+use crate::{Error, Rule, caller, correlation, document};
 
-/// Makes the router of a service out of its routes, whose paths begin with `/<name>/api/v1/`.
+/// Paths of Kaa's that do not begin with the name of the service that has them.
+const KAA_PREFIXES: [(&str, &str); 2] = [("tm", "/api/v2/"), ("tm", "/auth/realms/")];
+
+/// Makes the router of a service out of its routes, whose paths begin with `/<name>/api/v1/`, and the rule of each.
 ///
-/// Every route needs an API key (see [`crate::Caller`]), except for the OpenAPI document of the service, which is at
-/// `/<name>/api/v1/openapi.json`. Limits come from [`crate::Config`].
+/// Who calls needs what the rule of the route says (see [`crate::Rule`]); the OpenAPI document of the service, at
+/// `/<name>/api/v1/openapi.json`, is open to all. Limits come from [`crate::Config`].
 ///
 /// # Panics
-/// When a route has a path outside of the service's own, a mistake in the code that the first start shows.
-pub fn service(name: &'static str, routes: OpenApiRouter) -> Router {
+/// When a route has a path outside of the service's own or no rule, or a rule has no route: mistakes in the code that the
+/// first start shows.
+pub fn service(name: &'static str, rules: &'static [Rule], routes: OpenApiRouter) -> Router {
     let prefix = format!("/{name}/api/v1/");
     let (routes, document) = routes.split_for_parts();
-    for path in document.paths.paths.keys() {
-        assert!(path.starts_with(&prefix), "the path {path} of the service {name} must begin with {prefix}");
-    }
-    let document = Bytes::from(document::describe(document, name));
+    check_rules(name, &prefix, rules, &document);
+    let document = Bytes::from(document::describe(document, name, rules));
     let open = get(async move || ([(header::CONTENT_TYPE, "application/json")], document.clone()));
+    let rules = Arc::new(Rules::new(rules));
     let router = routes
-        .layer(from_fn(auth::require_caller))
+        .layer(from_fn(move |request: Request, next: Next| {
+            caller::require_permission(rules.clone(), request, next)
+        }))
         .route(&format!("{prefix}openapi.json"), open)
         .method_not_allowed_fallback(method_not_allowed);
     guarded(name, router)
+}
+
+fn check_rules(name: &str, prefix: &str, rules: &[Rule], document: &OpenApi) {
+    let routes = document::operations(document);
+    for (method, path) in &routes {
+        let kaas = KAA_PREFIXES.iter().any(|(service, prefix)| *service == name && path.starts_with(prefix));
+        assert!(
+            kaas || path.starts_with(prefix),
+            "the path {path} of the service {name} must begin with {prefix}"
+        );
+        let found = rules.iter().filter(|rule| rule.method == *method && rule.path == path).count();
+        assert!(found == 1, "{method} {path} of the service {name} needs one rule and has {found}");
+    }
+    for rule in rules {
+        let known = routes.iter().any(|(method, path)| rule.method == *method && rule.path == path);
+        assert!(known, "the rule of {} {} of the service {name} has no route", rule.method, rule.path);
+    }
 }
 
 /// The router for requests that no service takes.

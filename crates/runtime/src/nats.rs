@@ -1,12 +1,27 @@
 //! The connection to NATS.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use async_nats::{Client, ConnectOptions, Event};
 use serde::Deserialize;
 
+use crate::subjects::inbox_prefix;
+
 const RECONNECT_DELAY_MAX: Duration = Duration::from_secs(2);
+
+/// A password: debug output does not show it.
+#[derive(Clone, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("***")
+    }
+}
 
 /// Section `[nats]`.
 #[derive(Debug, Clone, Deserialize)]
@@ -14,10 +29,13 @@ const RECONNECT_DELAY_MAX: Duration = Duration::from_secs(2);
 pub struct Config {
     /// `nats://[user:password@]host:port`, several separated by commas.
     pub url: String,
-    /// Credentials beside those in the URL.
+    /// Credentials beside those in the URL, for every service that `users` does not name.
     pub user: Option<String>,
     /// The password that belongs to `user`.
-    pub password: Option<String>,
+    pub password: Option<Secret>,
+    /// The password of each service that has a NATS user of its own, which is named as the service; `edge` is the user that
+    /// checks the credentials of REST calls.
+    pub users: BTreeMap<String, Secret>,
     /// Messages that wait in each subscription; what comes above it is dropped, and its sender gets no answer.
     pub subscription_messages_max: usize,
     /// Messages that wait to be written to the server; publishers wait above it.
@@ -30,6 +48,7 @@ impl Default for Config {
             url: "nats://127.0.0.1:4222".to_owned(),
             user: None,
             password: None,
+            users: BTreeMap::new(),
             subscription_messages_max: 65_536,
             outgoing_messages_max: 4_096,
         }
@@ -38,9 +57,10 @@ impl Default for Config {
 
 /// Connects under a service's replica id. The first connection is retried like every later one, so that services and
 /// NATS may start in any order; until it stands the service is not ready.
-pub(crate) async fn connect(config: &Config, name: &str) -> anyhow::Result<Client> {
+pub(crate) async fn connect(config: &Config, service: &str, replica: &str) -> anyhow::Result<Client> {
     let mut options = ConnectOptions::new()
-        .name(name)
+        .name(replica)
+        .custom_inbox_prefix(inbox_prefix(service))
         .retry_on_initial_connect()
         .max_reconnects(None)
         .subscription_capacity(config.subscription_messages_max)
@@ -52,7 +72,7 @@ pub(crate) async fn connect(config: &Config, name: &str) -> anyhow::Result<Clien
             Duration::from_millis(doubled).min(RECONNECT_DELAY_MAX)
         })
         .event_callback({
-            let name = name.to_owned();
+            let name = replica.to_owned();
             move |event| {
                 let name = name.clone();
                 async move { log(&name, &event) }
@@ -68,7 +88,9 @@ pub(crate) async fn connect(config: &Config, name: &str) -> anyhow::Result<Clien
     let in_url = servers
         .iter()
         .find_map(|server| Some((server.username()?.to_owned(), server.password()?.to_owned())));
-    if let Some((user, password)) = config.user.clone().zip(config.password.clone()).or(in_url) {
+    let shared = config.user.clone().zip(config.password.as_ref().map(|password| password.0.clone()));
+    let own = config.users.get(service).map(|password| (service.to_owned(), password.0.clone()));
+    if let Some((user, password)) = own.or(shared).or(in_url) {
         options = options.user_and_password(user, password);
     }
     options.connect(servers).await.context("connecting to NATS")
@@ -81,6 +103,10 @@ fn log(name: &str, event: &Event) {
         }
         Event::SlowConsumer(_) => {
             tracing::error!(replica = name, "messages were dropped: this replica reads them too slowly");
+        }
+        // What is refused would otherwise only be missed.
+        Event::ServerError(error) if error.to_string().to_lowercase().contains("permissions violation") => {
+            tracing::error!(replica = name, %error, "NATS refused; the service's subjects() must name it");
         }
         other => tracing::warn!(replica = name, event = %other, "NATS connection"),
     }

@@ -8,14 +8,17 @@ use std::time::Duration;
 use ids::{InstanceName, ReplicaId};
 use serde::Deserialize;
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::context::Shared;
 use crate::health;
 use crate::service::Starter;
-use crate::{Context, Entry, Fault, Faults, NatsConfig, Requester, Settings, telemetry};
+use crate::{
+    Context, Description, Entry, Fault, Faults, NatsConfig, Requester, Settings, Subjects, access,
+    description, telemetry,
+};
 
 /// The sections that belong to no single service.
 const SECTIONS: [&str; 5] = ["process", "nats", "postgres", "http", telemetry::SECTION];
@@ -46,7 +49,7 @@ pub struct Platform {
     http: JoinHandle<()>,
     http_stopping: CancellationToken,
     services: Arc<Vec<Context>>,
-    dispatchers: Vec<JoinHandle<()>>,
+    dispatchers: Vec<JoinSet<()>>,
     fatal: mpsc::Receiver<anyhow::Error>,
 }
 
@@ -55,7 +58,7 @@ struct Prepared {
     nats: NatsConfig,
     postgres: store::Config,
     http: rest::Config,
-    starters: Vec<(&'static str, Starter)>,
+    starters: Vec<(Entry, Starter)>,
 }
 
 /// Reads the configuration of the process and of every service, and reports all faults together.
@@ -72,7 +75,7 @@ fn prepare(settings: &Settings, entries: &[Entry], known: &[&'static str]) -> Re
     let mut starters = Vec::new();
     for entry in entries {
         match (entry.prepare)(settings) {
-            Ok(starter) => starters.push((entry.name, starter)),
+            Ok(starter) => starters.push((*entry, starter)),
             Err(found) => faults.extend(found),
         }
     }
@@ -107,19 +110,24 @@ impl Platform {
         let edge = rest::Edge::bind(&prepared.http).await?;
         let http_address = edge.local_addr();
         let (fatal_sender, fatal) = mpsc::channel(16);
-        let mut services = Vec::new();
+        let making = Making { prepared: &prepared, mounts: edge.mounts(), fatal: &fatal_sender };
         let mut dispatchers = Vec::new();
-        let mut starters = Vec::new();
-        for (name, starter) in prepared.starters {
-            let (context, dispatcher) =
-                context(name, &prepared.nats, &prepared.postgres, edge.mounts(), &fatal_sender).await?;
-            dispatchers.push(tokio::spawn(dispatcher));
+        let mut services = Vec::new();
+        for (entry, _) in &prepared.starters {
+            let (context, dispatcher) = making.context(entry.name, &entry.subjects()).await?;
+            dispatchers.push(dispatcher);
             services.push(context);
-            starters.push(starter);
+        }
+        // The last to stop: it checks the credentials of calls to all the others.
+        if edge.authenticator().wants_verifier() {
+            let (context, dispatcher) = making.context(access::NAME, &access::subjects()).await?;
+            dispatchers.push(dispatcher);
+            services.push(context);
         }
         let services = Arc::new(services);
         let http_stopping = CancellationToken::new();
         edge.mounts().add(health::router(services.clone(), registry));
+        let authenticator = edge.authenticator().clone();
         let http = tokio::spawn(edge.serve(http_stopping.clone()));
         let platform = Self {
             config: prepared.process,
@@ -130,14 +138,29 @@ impl Platform {
             dispatchers,
             fatal,
         };
-        for (context, starter) in platform.services.iter().zip(starters) {
-            platform.start_service(context, starter, &fatal_sender);
+        for (context, (entry, starter)) in platform.services.iter().zip(prepared.starters) {
+            platform.start_service(context, entry.description, starter, &fatal_sender);
+        }
+        if authenticator.wants_verifier()
+            && let Some(context) = platform.services.last()
+        {
+            let starter: Starter = Box::new(|context| Box::pin(start_access(context, authenticator)));
+            platform.start_service(context, None, starter, &fatal_sender);
         }
         Ok(platform)
     }
 
     /// Starts one service beside the others: each waits by itself for what it needs.
-    fn start_service(&self, context: &Context, starter: Starter, fatal: &mpsc::Sender<anyhow::Error>) {
+    fn start_service(
+        &self,
+        context: &Context,
+        description: Option<Description>,
+        starter: Starter,
+        fatal: &mpsc::Sender<anyhow::Error>,
+    ) {
+        if let Some(description) = description {
+            context.spawn("announce itself", description::announce(context.clone(), description));
+        }
         let (service, services, fatal) = (context.clone(), self.services.clone(), fatal.clone());
         let starting = {
             let context = context.clone();
@@ -222,7 +245,8 @@ impl Platform {
                 late.push(service.name());
             }
         }
-        self.dispatchers.iter().for_each(JoinHandle::abort);
+        // They are aborted when they are dropped.
+        drop(self.dispatchers);
         if late.is_empty() {
             Ok(())
         } else {
@@ -252,31 +276,45 @@ async fn stop_service(service: &Context, grace: Duration) -> bool {
     finished
 }
 
-/// Connects a service and makes its context; the future hands its answers out.
-async fn context(
-    name: &'static str,
-    nats: &NatsConfig,
-    postgres: &store::Config,
-    mounts: &rest::Mounts,
-    fatal: &mpsc::Sender<anyhow::Error>,
-) -> anyhow::Result<(Context, impl Future<Output = ()> + Send + 'static)> {
-    let instance = InstanceName::parse(name)?;
-    let replica = ReplicaId::parse(&format!("{name}-{:08x}", rand::random::<u32>()))?;
-    let client = crate::nats::connect(nats, replica.as_str()).await?;
-    let (requester, dispatcher) = Requester::start(client.clone(), replica.clone()).await?;
-    let shared = Shared {
-        name,
-        instance,
-        replica,
-        client,
-        requester,
-        postgres: postgres.clone(),
-        mounts: mounts.clone(),
-        pools: parking_lot::Mutex::default(),
-        tasks: TaskTracker::new(),
-        stopping: CancellationToken::new(),
-        fatal: fatal.clone(),
-        started: AtomicBool::new(false),
-    };
-    Ok((Context { shared: Arc::new(shared) }, dispatcher))
+/// Installs the checking of credentials that the configuration does not name.
+async fn start_access(context: Context, authenticator: rest::Authenticator) -> anyhow::Result<()> {
+    authenticator.set_verifier(access::Register::start(&context).await?);
+    Ok(())
+}
+
+/// Everything that the contexts of a process share.
+struct Making<'a> {
+    prepared: &'a Prepared,
+    mounts: &'a rest::Mounts,
+    fatal: &'a mpsc::Sender<anyhow::Error>,
+}
+
+impl Making<'_> {
+    /// Connects a service and makes its context; the tasks hand its answers out.
+    async fn context(
+        &self,
+        name: &'static str,
+        subjects: &Subjects,
+    ) -> anyhow::Result<(Context, JoinSet<()>)> {
+        let instance = InstanceName::parse(name)?;
+        let replica = ReplicaId::parse(&format!("{name}-{:08x}", rand::random::<u32>()))?;
+        let client = crate::nats::connect(&self.prepared.nats, name, replica.as_str()).await?;
+        let (requester, dispatchers) =
+            Requester::start(client.clone(), replica.clone(), subjects.protocols()).await?;
+        let shared = Shared {
+            name,
+            instance,
+            replica,
+            client,
+            requester,
+            postgres: self.prepared.postgres.clone(),
+            mounts: self.mounts.clone(),
+            pools: parking_lot::Mutex::default(),
+            tasks: TaskTracker::new(),
+            stopping: CancellationToken::new(),
+            fatal: self.fatal.clone(),
+            started: AtomicBool::new(false),
+        };
+        Ok((Context { shared: Arc::new(shared) }, dispatchers))
+    }
 }

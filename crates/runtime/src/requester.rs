@@ -1,10 +1,11 @@
 //! Requests to other services and their answers, matched by slot.
 //!
-//! All answers to a replica come in over one subscription, `kaa.v1.replica.<replica>.>`. The subject to reply to holds
+//! Answers to a replica come in over one subscription for each protocol, `kaa.v1.replica.<replica>.<protocol>.>`, so that a service
+//! needs no right to hear what it does not ask for. The subject to reply to holds
 //! a number of ours, the slot (3/ISM lets a responder change only the last part of it), so that also the server's
 //! "no responders" notice finds the request that it belongs to.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -16,7 +17,10 @@ use futures::channel::mpsc;
 use ids::ReplicaId;
 use ism::subject::Message as MessageType;
 use parking_lot::Mutex;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
+
+use crate::subjects::SELF_PROTOCOL;
 
 /// Requests of one replica that may wait at once; more are refused, so that a dead peer cannot fill the memory.
 const PENDING_MAX: usize = 65_536;
@@ -24,7 +28,7 @@ const PENDING_MAX: usize = 65_536;
 const UNMATCHED_MAX: usize = 1_024;
 
 /// A message of a replica to itself.
-const ROUND_TRIP: MessageType = MessageType { protocol: "runtime", message_type: "round-trip" };
+const ROUND_TRIP: MessageType = MessageType { protocol: SELF_PROTOCOL, message_type: "round-trip" };
 
 /// Why a request got no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -38,6 +42,9 @@ pub enum RequestError {
     /// Too many requests wait already, or this process is stopping.
     #[error("too many requests wait for an answer")]
     Overloaded,
+    /// A mistake in the code of the asking service.
+    #[error("the service's subjects() do not name the protocol of this request")]
+    NotDeclared,
 }
 
 /// Sends requests and hands answers back. Cheap to clone.
@@ -50,31 +57,38 @@ struct Shared {
     client: Client,
     replica: ReplicaId,
     next_slot: AtomicU64,
+    protocols: BTreeSet<&'static str>,
     waiting: Mutex<HashMap<u64, mpsc::Sender<Message>>>,
     unmatched: Mutex<Option<mpsc::Sender<Message>>>,
 }
 
 impl Requester {
-    /// Subscribes to the replica's subjects and hands answers out for as long as the returned future runs.
+    /// Subscribes to what comes to the replica in these protocols, and hands it out for as long as the returned tasks run.
     pub(crate) async fn start(
         client: Client,
         replica: ReplicaId,
-    ) -> anyhow::Result<(Self, impl Future<Output = ()> + Send + 'static)> {
-        let mut answers = client.subscribe(ism::subject::replica_all(&replica)).await?;
+        protocols: &BTreeSet<&'static str>,
+    ) -> anyhow::Result<(Self, JoinSet<()>)> {
         let shared = Arc::new(Shared {
             client,
             replica,
             next_slot: AtomicU64::new(1),
+            protocols: protocols.clone(),
             waiting: Mutex::default(),
             unmatched: Mutex::default(),
         });
-        let requester = Self { shared: shared.clone() };
-        let dispatch = async move {
-            while let Some(message) = answers.next().await {
-                shared.dispatch(message);
-            }
-        };
-        Ok((requester, dispatch))
+        let mut dispatchers = JoinSet::new();
+        for protocol in protocols {
+            let subject = ism::subject::replica_protocol(&shared.replica, protocol);
+            let mut answers = shared.client.subscribe(subject).await?;
+            let shared = shared.clone();
+            dispatchers.spawn(async move {
+                while let Some(message) = answers.next().await {
+                    shared.dispatch(message);
+                }
+            });
+        }
+        Ok((Self { shared }, dispatchers))
     }
 
     /// Sends a request and waits for one answer of the given type.
@@ -100,6 +114,10 @@ impl Requester {
         answers_max: usize,
     ) -> Result<Replies, RequestError> {
         let shared = &self.shared;
+        if !shared.protocols.contains(answer.protocol) {
+            tracing::error!(subject, protocol = answer.protocol, "{}", RequestError::NotDeclared);
+            return Err(RequestError::NotDeclared);
+        }
         let slot = shared.next_slot.fetch_add(1, Ordering::Relaxed);
         // A futures channel holds its buffer plus one message for each sender.
         let (sender, receiver) = mpsc::channel(answers_max.saturating_sub(1));

@@ -5,7 +5,7 @@ use std::pin::Pin;
 
 use serde::de::DeserializeOwned;
 
-use crate::{Context, Fault, Settings};
+use crate::{Context, Description, Fault, Settings, Subjects};
 
 /// A service of the platform: a configuration section and a way to start.
 pub trait Service: 'static {
@@ -17,6 +17,12 @@ pub trait Service: 'static {
 
     /// Whether the service keeps data: then `[postgres]` must be configured.
     const POSTGRES: bool = false;
+
+    /// What the service says of itself to the application register, if applications are configured for it.
+    const DESCRIPTION: Option<Description> = None;
+
+    /// What the service may do on NATS; with an account user for each service, the server refuses the rest.
+    fn subjects() -> Subjects;
 
     /// Faults of a configuration that its types cannot express, as (key, message).
     fn check(_config: &Self::Config) -> Vec<(&'static str, String)> {
@@ -36,13 +42,30 @@ pub struct Entry {
     /// The service's name.
     pub name: &'static str,
     pub(crate) postgres: bool,
+    pub(crate) description: Option<Description>,
+    subjects: fn() -> Subjects,
     pub(crate) prepare: fn(&Settings) -> Result<Starter, Vec<Fault>>,
 }
 
 /// The entry of a service type.
 #[must_use]
 pub fn entry<S: Service>() -> Entry {
-    Entry { name: S::NAME, postgres: S::POSTGRES, prepare: prepare::<S> }
+    Entry {
+        name: S::NAME,
+        postgres: S::POSTGRES,
+        description: S::DESCRIPTION,
+        subjects: S::subjects,
+        prepare: prepare::<S>,
+    }
+}
+
+impl Entry {
+    /// What the service may do on NATS.
+    #[must_use]
+    pub fn subjects(&self) -> Subjects {
+        let own = (self.subjects)();
+        if self.description.is_some() { own.announces_itself() } else { own }
+    }
 }
 
 /// Reads and checks the configuration; what is left is to start.

@@ -8,21 +8,30 @@ use utoipa::ToSchema;
 
 const GENERATED_NAME_CHARS: usize = 20;
 const NAME_ALPHABET: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
+/// Leaves room for the suffix in the names of versions.
+const APPLICATION_NAME_CHARS_MAX: usize = 64;
+const GROUP_CHARS_MAX: usize = 256;
 const SUFFIX_CHARS_MAX: usize = 64;
 const DISPLAY_NAME_CHARS_MAX: usize = 256;
 const DESCRIPTION_CHARS_MAX: usize = 4_096;
+
+/// Longer numbers are names like others.
+const NUMBER_DIGITS_MAX: usize = 9;
 
 /// An application with its versions.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Application {
-    /// The unique name, made by the platform.
+    /// The unique name; the platform makes it, unless `tekton.app_names_auto_generation` is off.
     pub(crate) name: String,
     /// The name shown to people.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) display_name: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) description: Option<String>,
+    /// What people sort their applications by.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) group: Option<String>,
     pub(crate) created_date: DateTime<Utc>,
     pub(crate) updated_date: DateTime<Utc>,
     /// In the order in which they were made.
@@ -74,28 +83,54 @@ pub(crate) enum Invalid {
         "description must have at most {DESCRIPTION_CHARS_MAX} characters and no control characters but tab and line end"
     )]
     Description,
+    #[error("group must have at most {GROUP_CHARS_MAX} characters and no control characters")]
+    Group,
+    #[error("name must be 1 to {APPLICATION_NAME_CHARS_MAX} characters out of a-z 0-9 - _")]
+    ApplicationName,
+    #[error(
+        "name is missing: this platform does not make names of applications (tekton.app_names_auto_generation is off)"
+    )]
+    NoApplicationName,
     #[error("nameSuffix must be 1 to {SUFFIX_CHARS_MAX} characters out of a-z 0-9")]
     Suffix,
 }
 
 impl Texts {
+    /// The texts of something new, checked.
+    pub(crate) fn new(display_name: Option<String>, description: Option<String>) -> Result<Self, Invalid> {
+        let texts = Self { display_name: Some(display_name), description: Some(description) };
+        texts.check().map(|()| texts)
+    }
+
     /// Checks lengths and characters.
     pub(crate) fn check(&self) -> Result<(), Invalid> {
-        let fits = |text: &Option<Option<String>>, max: usize, also: &[char]| {
-            text.iter().flatten().all(|text| {
-                text.chars().count() <= max && !text.chars().any(|c| c.is_control() && !also.contains(&c))
-            })
-        };
-        if !fits(&self.display_name, DISPLAY_NAME_CHARS_MAX, &[]) {
+        if !self.display_name.iter().flatten().all(|text| fits(text, DISPLAY_NAME_CHARS_MAX, &[])) {
             return Err(Invalid::DisplayName);
         }
-        // PostgreSQL cannot store NUL; the other control characters have no place in a text for people
-        // either.
-        if !fits(&self.description, DESCRIPTION_CHARS_MAX, &['\n', '\r', '\t']) {
+        let lines = &['\n', '\r', '\t'];
+        if !self.description.iter().flatten().all(|text| fits(text, DESCRIPTION_CHARS_MAX, lines)) {
             return Err(Invalid::Description);
         }
         Ok(())
     }
+}
+
+/// Whether a text keeps to its length. PostgreSQL cannot store NUL; the other control characters have no place
+/// in a text for people either.
+fn fits(text: &str, chars_max: usize, also: &[char]) -> bool {
+    text.chars().count() <= chars_max && !text.chars().any(|c| c.is_control() && !also.contains(&c))
+}
+
+/// Checks the length and characters of a group.
+pub(crate) fn check_group(group: Option<&str>) -> Result<(), Invalid> {
+    if group.is_none_or(|group| fits(group, GROUP_CHARS_MAX, &[])) { Ok(()) } else { Err(Invalid::Group) }
+}
+
+/// The name that somebody gives to an application.
+pub(crate) fn given_name(name: Option<&str>) -> Result<ApplicationName, Invalid> {
+    let name = name.ok_or(Invalid::NoApplicationName)?;
+    let parsed = ApplicationName::parse(name).ok().filter(|_| name.len() <= APPLICATION_NAME_CHARS_MAX);
+    parsed.ok_or(Invalid::ApplicationName)
 }
 
 /// A new application name: 20 random characters, about 103 bits, so that it is unique without asking.
@@ -132,6 +167,12 @@ impl Suffix {
         &self.0
     }
 
+    /// The number, if the suffix could have been made by the platform.
+    pub(crate) fn number(&self) -> Option<i64> {
+        let digits = self.0.strip_prefix('v').filter(|digits| digits.len() <= NUMBER_DIGITS_MAX)?;
+        digits.parse().ok()
+    }
+
     /// The full version name.
     pub(crate) fn version_of(&self, application: &ApplicationName) -> Result<AppVersionName, InvalidId> {
         AppVersionName::parse(&format!("{application}-{}", self.0))
@@ -158,6 +199,22 @@ mod tests {
         }
         let application = ApplicationName::parse("abc").unwrap();
         assert_eq!(Suffix::numbered(7).version_of(&application).unwrap().as_str(), "abc-v7");
+    }
+
+    #[test]
+    fn given_names_leave_room_for_a_suffix() {
+        assert_eq!(given_name(Some("smart-meter_2")).unwrap().as_str(), "smart-meter_2");
+        for bad in ["", "A", "a.b", "ü", &"a".repeat(65)] {
+            assert_eq!(given_name(Some(bad)), Err(Invalid::ApplicationName), "{bad:?}");
+        }
+        assert_eq!(given_name(None), Err(Invalid::NoApplicationName));
+        let longest = Suffix::parse(&"a".repeat(64)).unwrap();
+        assert!(longest.version_of(&given_name(Some(&"a".repeat(64))).unwrap()).is_ok());
+        assert_eq!(Suffix::numbered(7).number(), Some(7));
+        assert_eq!(
+            [Suffix::parse("v").unwrap().number(), Suffix::parse("w1").unwrap().number()],
+            [None, None]
+        );
     }
 
     #[test]

@@ -1,13 +1,19 @@
 //! The service's tables. Everything here is scoped to a tenant, except what other services ask for by a
-//! unique name.
+//! unique name, and the service instances, which are the same for all tenants.
 
 mod applications;
+mod blocks;
+mod bulk;
 mod configs;
+mod deletions;
+mod instances;
 
 use sqlx::PgPool;
 
-pub(crate) use applications::NewVersion;
+pub(crate) use applications::{NewApplication, NewVersion};
+pub(crate) use bulk::Selection;
 pub(crate) use configs::{Change, Configuration};
+pub(crate) use deletions::Deletion;
 
 use crate::config::Config;
 
@@ -24,5 +30,9 @@ pub(crate) struct Store {
 impl Store {
     pub(crate) fn new(pool: PgPool, limits: Config) -> Self {
         Self { pool, limits }
+    }
+
+    pub(crate) fn limits(&self) -> &Config {
+        &self.limits
     }
 }

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use reqwest::header::{HeaderName, HeaderValue};
 use reqwest::{Client, Method};
 use serde_json::Value;
 
@@ -22,6 +23,8 @@ pub struct Answer {
     pub body: Value,
     /// The header `Location`.
     pub location: Option<String>,
+    /// The header `ETag`, as it was sent.
+    pub etag: Option<String>,
 }
 
 impl Answer {
@@ -73,7 +76,23 @@ impl Rest {
         self.call(Method::PATCH, path, Some(body)).await
     }
 
+    /// A `DELETE`.
+    pub async fn delete(&self, path: &str) -> Answer {
+        self.call(Method::DELETE, path, None).await
+    }
+
     async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Answer {
+        self.call_with(method, path, &[], body).await
+    }
+
+    /// Any call, with headers. They are set after those of a JSON body, so that another `Content-Type` wins.
+    pub async fn call_with(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&'static str, &str)],
+        body: Option<&Value>,
+    ) -> Answer {
         let call = format!("{method} {path}");
         let mut request = self
             .client
@@ -83,10 +102,15 @@ impl Rest {
         if let Some(body) = body {
             request = request.json(body);
         }
+        let headers = headers.iter().map(|(name, value)| {
+            (HeaderName::from_static(name), HeaderValue::from_str(value).expect("a header's value"))
+        });
+        request = request.headers(headers.collect());
         let response = request.send().await.unwrap_or_else(|error| panic!("{call}: {error}"));
         let status = response.status().as_u16();
-        let location =
-            response.headers().get("location").map(|location| location.to_str().unwrap().to_owned());
+        let header =
+            |name| response.headers().get(name).map(|value: &HeaderValue| value.to_str().unwrap().to_owned());
+        let (location, etag) = (header("location"), header("etag"));
         let text = response.text().await.unwrap_or_else(|error| panic!("{call}: {error}"));
         let body = if text.is_empty() {
             Value::Null
@@ -94,6 +118,6 @@ impl Rest {
             serde_json::from_str(&text)
                 .unwrap_or_else(|error| panic!("{call} answered {status} {text}: {error}"))
         };
-        Answer { status, body, location }
+        Answer { status, body, location, etag }
     }
 }

@@ -24,6 +24,6 @@ mod server;
 mod tool;
 
 pub use eventually::eventually;
-pub use nats::{Nats, nats};
+pub use nats::{Nats, nats, nats_with};
 pub use port::Port;
 pub use postgres::{Database, Postgres, database, postgres};

@@ -22,11 +22,23 @@ pub struct Nats {
 /// # Panics
 /// When the program is missing or does not answer within 30 seconds.
 pub async fn nats() -> Nats {
+    nats_with("").await
+}
+
+/// Starts a `nats-server` with more configuration, such as users, for the calling test.
+///
+/// # Panics
+/// When the program is missing or does not answer within 30 seconds.
+pub async fn nats_with(configuration: &str) -> Nats {
     let port = Port::reserve();
     let folder = Folder::new("nats-");
+    let config = folder.path().join("nats-server.conf");
+    std::fs::write(&config, configuration).expect("the configuration must be writable");
     let name = format!("testkit-{}", uuid::Uuid::new_v4().simple());
     let command = [
         tool::nats_server().into_os_string(),
+        "--config".into(),
+        config.into_os_string(),
         "--addr=127.0.0.1".into(),
         format!("--port={}", port.number()).into(),
         format!("--server_name={name}").into(),
@@ -46,6 +58,15 @@ impl Nats {
         async_nats::connect(&self.url)
             .await
             .unwrap_or_else(|error| panic!("cannot connect to {}: {error}", self.url))
+    }
+
+    /// A new connection to the server as one of its users.
+    pub async fn client_as(&self, user: &str, password: &str) -> async_nats::Client {
+        async_nats::ConnectOptions::with_user_and_password(user.to_owned(), password.to_owned())
+            .custom_inbox_prefix(format!("_INBOX_{user}"))
+            .connect(&self.url)
+            .await
+            .unwrap_or_else(|error| panic!("cannot connect to {} as {user}: {error}", self.url))
     }
 
     /// Ends the server at once, as `kill -9` would. JetStream's files stay.

@@ -10,6 +10,8 @@ mod programs;
 
 use std::time::Duration;
 
+use runtime::NatsUser;
+
 use self::child::Child;
 use self::nats::Nats;
 use self::postgres::Postgres;
@@ -31,22 +33,33 @@ pub(crate) struct Backing {
     // Fields are dropped in this order.
     postgres: Option<Child<Postgres>>,
     nats: Option<Child<Nats>>,
-    settings: Vec<(&'static str, String)>,
+    settings: Vec<(String, String)>,
+    nats_url: Option<String>,
 }
 
 impl Backing {
     /// Starts what is wanted and waits until it serves. Blocks; on the first start for a few seconds.
-    pub(crate) fn start(wanted: Wanted, data: &DataDir, secrets: &Secrets) -> anyhow::Result<Self> {
-        let mut backing = Self { postgres: None, nats: None, settings: Vec::new() };
+    pub(crate) fn start(
+        wanted: Wanted,
+        data: &DataDir,
+        secrets: &Secrets,
+        users: &[NatsUser],
+    ) -> anyhow::Result<Self> {
+        let mut backing = Self { postgres: None, nats: None, settings: Vec::new(), nats_url: None };
         // Both programs are found before either is started, so that a missing one is told at once.
-        let nats = wanted.nats.then(|| Nats::new(data, secrets)).transpose()?;
+        let nats = wanted.nats.then(|| Nats::new(data, secrets, users)).transpose()?;
         let postgres = wanted.postgres.then(|| Postgres::new(data, secrets)).transpose()?;
         if let Some(nats) = nats {
-            backing.settings.extend(nats.settings());
+            backing.settings.push(("nats.url".to_owned(), nats.url()));
+            backing.settings.extend(users.iter().map(|user| {
+                (format!("nats.users.{}", user.name), secrets.nats_password(&user.name).to_owned())
+            }));
+            backing.nats_url = Some(nats.url());
             backing.nats = Some(Child::start(nats)?);
         }
         if let Some(postgres) = postgres {
-            backing.settings.extend(postgres.settings());
+            let settings = postgres.settings().into_iter();
+            backing.settings.extend(settings.map(|(key, value)| (key.to_owned(), value)));
             backing.postgres = Some(Child::start(postgres)?);
         }
         if let Some(nats) = &backing.nats {
@@ -60,6 +73,11 @@ impl Backing {
 
     /// The settings that lead the services to these servers.
     pub(crate) fn settings(&self) -> Vec<(String, String)> {
-        self.settings.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect()
+        self.settings.clone()
+    }
+
+    /// Where the platform's own nats-server listens, if there is one.
+    pub(crate) fn nats_url(&self) -> Option<&str> {
+        self.nats_url.as_deref()
     }
 }

@@ -6,49 +6,50 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use runtime::NatsUser;
 use rustix::process::{Pid, Signal};
 
 use super::child::{Launch, Program};
 use super::ports;
 use crate::data::{DataDir, Secrets, write_private};
+use crate::nats_users;
 
-const USER: &str = "bandar";
 /// Bounds of JetStream, which holds the register of extensions and, later, spilled telemetry.
 const JETSTREAM_MEMORY: &str = "256MB";
 const JETSTREAM_FILES: &str = "10GB";
 const PROBE: Duration = Duration::from_millis(200);
 
-/// A nats-server on the loopback interface, with a user, a password and JetStream.
+/// A nats-server on the loopback interface, with JetStream and a user for each service.
 pub(crate) struct Nats {
     program: PathBuf,
     directory: PathBuf,
     config: PathBuf,
     port: u16,
-    password: String,
 }
 
 impl Nats {
     /// Finds the program, chooses the port and writes the configuration.
-    pub(crate) fn new(data: &DataDir, secrets: &Secrets) -> anyhow::Result<Self> {
+    pub(crate) fn new(data: &DataDir, secrets: &Secrets, users: &[NatsUser]) -> anyhow::Result<Self> {
         let program = super::programs::nats_server()?;
         let directory = data.path().join("nats");
         std::fs::create_dir_all(&directory)
             .with_context(|| format!("cannot make {}", directory.display()))?;
         let port = ports::kept(&directory.join("port"))?;
         let config = directory.join("nats-server.conf");
-        let text = configuration(&directory, port, &secrets.nats_password);
-        write_private(&config, text.as_bytes())?;
-        Ok(Self { program, directory, config, port, password: secrets.nats_password.clone() })
+        let authorization = nats_users::authorization(users, |user| {
+            serde_json::Value::from(secrets.nats_password(user)).to_string()
+        });
+        write_private(&config, configuration(&directory, port, &authorization).as_bytes())?;
+        Ok(Self { program, directory, config, port })
     }
 
-    /// Where the services connect to, and as whom.
-    pub(crate) fn settings(&self) -> [(&'static str, String); 3] {
-        let url = format!("nats://127.0.0.1:{}", self.port);
-        [("nats.url", url), ("nats.user", USER.to_owned()), ("nats.password", self.password.clone())]
+    /// Where the services connect to.
+    pub(crate) fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
     }
 }
 
-fn configuration(directory: &Path, port: u16, password: &str) -> String {
+fn configuration(directory: &Path, port: u16, authorization: &str) -> String {
     let store = directory.join("jetstream");
     // Quoted as JSON: nats-server reads the same escapes.
     let store = serde_json::Value::from(store.to_string_lossy());
@@ -58,7 +59,7 @@ fn configuration(directory: &Path, port: u16, password: &str) -> String {
          listen: \"127.0.0.1:{port}\"\n\
          logtime: false\n\
          jetstream {{ store_dir: {store}, max_memory_store: {JETSTREAM_MEMORY}, max_file_store: {JETSTREAM_FILES} }}\n\
-         authorization {{ user: {USER}, password: \"{password}\" }}\n"
+         {authorization}"
     )
 }
 
@@ -108,19 +109,14 @@ mod tests {
 
     #[test]
     fn paths_are_quoted() {
-        let text = configuration(Path::new("/tmp/a \"b\" {c}"), 4222, "secret");
+        let text = configuration(Path::new("/tmp/a \"b\" {c}"), 4222, "authorization {}");
         assert!(text.contains(r#"store_dir: "/tmp/a \"b\" {c}/jetstream""#), "{text}");
     }
 
     #[test]
     fn log_lines_are_taken_apart() {
-        let nats = Nats {
-            program: PathBuf::new(),
-            directory: PathBuf::new(),
-            config: PathBuf::new(),
-            port: 1,
-            password: String::new(),
-        };
+        let nats =
+            Nats { program: PathBuf::new(), directory: PathBuf::new(), config: PathBuf::new(), port: 1 };
         assert_eq!(nats.level("[7] [INF] Server is ready"), (tracing::Level::DEBUG, "Server is ready"));
         assert_eq!(nats.level("[7] [ERR] no space"), (tracing::Level::ERROR, "no space"));
         assert_eq!(nats.level("nats-server: broken"), (tracing::Level::DEBUG, "nats-server: broken"));

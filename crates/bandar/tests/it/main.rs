@@ -5,4 +5,5 @@
 mod commands;
 mod configuration;
 mod life;
+mod nats_users;
 mod platform;

@@ -51,6 +51,7 @@ async fn start(block: Value) -> Running {
         ("http.listen", "127.0.0.1:0"),
         ("http.auth.api_key", "a-key-for-tests-0123456789abcdef"),
         ("http.auth.tenant", "acme"),
+        ("http.auth.tenant_manager", "false"),
     ];
     let layers = layers.map(|(key, value)| (key.to_owned(), value.to_owned())).to_vec();
     let settings = Settings::from_layers(None, Vec::new(), layers);

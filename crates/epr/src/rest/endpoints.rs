@@ -1,19 +1,22 @@
-//! `/endpoints`
+//! `/endpoints` and `/endpoints/{endpointId}`
 
 use axum::extract::State;
-use ids::{AppVersionName, EndpointId, EndpointToken};
-use rest::{Caller, Created, Error, Json, Page, PageOf, Parameters, Path};
+use axum::http::StatusCode;
+use ids::{AppVersionName, EndpointId, EndpointToken, TenantId};
+use rest::{Caller, Created, Error, Json, Page, Parameters, Path, Query};
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::Api;
-use crate::domain::{Endpoint, Registered};
+use super::search::{EndpointPage, Search, run};
+use crate::domain::{Endpoint, NewRelation, Registered};
 use crate::registration::Wish;
-use crate::store::Filter;
 
-const ENDPOINT_IDS_MAX: usize = 1_000;
+/// The longest `group`, in bytes.
+const GROUP_BYTES_MAX: usize = 128;
+/// Relations of one new endpoint.
+const RELATIONS_MAX: usize = 100;
 
 /// An endpoint to register.
 #[derive(Deserialize, ToSchema)]
@@ -30,17 +33,19 @@ pub(super) struct NewEndpointBody {
     /// `^[a-zA-Z0-9._~-]+$`, unique in the platform; a UUID when absent.
     #[schema(value_type = Option<String>)]
     endpoint_id: Option<EndpointId>,
-    /// Relations to other endpoints: not supported yet, must be absent or empty.
+    /// Relations to endpoints that there are, 100 at most.
     #[serde(default)]
-    #[schema(value_type = Option<Vec<Object>>)]
-    relations: Option<Vec<IgnoredAny>>,
+    relations: Option<Vec<NewRelation>>,
+    /// A label that the endpoint shows as `group`, up to 128 bytes; also as a query parameter.
+    #[serde(default)]
+    group: Option<String>,
 }
 
 /// An application version by name.
 #[derive(Deserialize, ToSchema)]
 pub(super) struct VersionName {
     #[schema(value_type = String)]
-    name: AppVersionName,
+    pub(super) name: AppVersionName,
 }
 
 /// Registers an endpoint and makes its first token, which is told in the answer and never again.
@@ -49,10 +54,11 @@ pub(super) struct VersionName {
 /// from then on.
 #[utoipa::path(
     post, path = "/epr/api/v1/endpoints", tag = "endpoints", request_body = NewEndpointBody,
+    params(("group" = Option<String>, Query, description = "As `group` in the body, which wins.")),
     responses(
         (status = 201, body = Registered, headers(("Location" = String, description = "The endpoint's path."))),
         (status = 400, body = rest::ErrorBody),
-        (status = 404, body = rest::ErrorBody, description = "No such application version."),
+        (status = 404, body = rest::ErrorBody, description = "No such application version, or end of a relation."),
         (status = 409, body = rest::ErrorBody, description = "The endpoint id or the token is taken."),
         (status = 503, body = rest::ErrorBody, description = "Nothing was registered; try again."),
     ),
@@ -60,43 +66,71 @@ pub(super) struct VersionName {
 pub(super) async fn create(
     State(api): State<Api>,
     caller: Caller,
+    parameters: Parameters,
     Json(body): Json<NewEndpointBody>,
 ) -> Result<Created<Registered>, Error> {
-    if body.relations.is_some_and(|relations| !relations.is_empty()) {
-        return Err(Error::bad_request("relations are not supported yet: leave them out"));
+    let group = body.group.or(parameters.text("group")?.map(ToOwned::to_owned));
+    if group.as_ref().is_some_and(|group| group.len() > GROUP_BYTES_MAX || group.contains('\0')) {
+        return Err(Error::bad_request(format!(
+            "group must have {GROUP_BYTES_MAX} bytes at most, and no NUL"
+        )));
+    }
+    let relations = body.relations.unwrap_or_default();
+    if relations.len() > RELATIONS_MAX {
+        return Err(Error::bad_request(format!("relations may name {RELATIONS_MAX} endpoints at most")));
+    }
+    let version = api.updates.version(&caller.tenant, &body.app_version.name).await?;
+    caller.check_application(&version.app_name)?;
+    for other in relations.iter().filter_map(NewRelation::other) {
+        api.admit(&caller, other).await?;
     }
     let wish = Wish {
         version: body.app_version.name,
         endpoint_id: body.endpoint_id,
         token: body.endpoint_token,
         metadata: body.metadata.unwrap_or_default(),
+        group,
+        relations,
     };
     let body = api.registrar.register(caller.correlation_id.to_string(), caller.tenant, wish).await?;
     Ok(Created { location: format!("/epr/api/v1/endpoints/{}", body.endpoint.endpoint_id), body })
 }
 
-/// Lists the tenant's endpoints, oldest first.
+/// Lists the tenant's endpoints, oldest first. All conditions hold together.
 #[utoipa::path(
     get, path = "/epr/api/v1/endpoints", tag = "endpoints",
     params(
+        ("tenantId" = Option<String>, Query, description = "The own tenant; any, for platform administrators."),
         ("applicationName" = Option<String>, Query, description = "Only endpoints of this application."),
         ("applicationVersionName" = Option<String>, Query, description = "Only endpoints of this version."),
-        ("endpointId" = Option<Vec<String>>, Query, description = "Only these, up to 1000; repeated or by comma."),
-        ("include" = Option<String>, Query, description = "`metadata`: with metadata."),
+        ("endpointId" = Option<Vec<String>>, Query, description = "Only these, up to 10000; repeated or by comma."),
+        ("metadataFilter" = Option<Vec<String>>, Query,
+            description = "`key:value`, repeated: only endpoints whose metadata has this value, a text or JSON scalar."),
+        ("multiFilter" = Option<String>, Query,
+            description = "Only endpoints with this text in their id or a metadata value, in any case of letters."),
+        ("regex" = Option<bool>, Query,
+            description = "The values of metadataFilter and multiFilter are regular expressions (case matters)."),
+        ("filterId" = Option<String>, Query, description = "Only endpoints that match this active filter."),
+        ("include" = Option<Vec<String>>, Query, description = "`metadata`, `filters`."),
+        ("sort" = Option<String>, Query, description = "`createdDate,asc` (default) or `createdDate,desc`."),
+        ("after" = Option<String>, Query, description = "`next` of the page before; instead of `offset`."),
         Page,
     ),
-    responses((status = 200, body = PageOf<Endpoint>), (status = 400, body = rest::ErrorBody)),
+    responses(
+        (status = 200, body = EndpointPage), (status = 400, body = rest::ErrorBody),
+        (status = 404, body = rest::ErrorBody, description = "No such filter."),
+        (status = 409, body = rest::ErrorBody, description = "The filter is not active yet."),
+    ),
 )]
 pub(super) async fn list(
     State(api): State<Api>,
     caller: Caller,
     page: Page,
     parameters: Parameters,
-) -> Result<Json<PageOf<Endpoint>>, Error> {
-    let filter = filter(&parameters)?;
-    let (total_elements, content) =
-        api.store.endpoints(&caller.tenant, &filter, page.offset.into(), page.limit.into()).await?;
-    Ok(Json(PageOf { total_elements, content }))
+    Query(pairs): Query<Vec<(String, String)>>,
+) -> Result<Json<EndpointPage>, Error> {
+    let search = Search::from_parameters(page, &parameters, &pairs)?;
+    run(&api, &caller, search).await.map(Json)
 }
 
 /// One endpoint.
@@ -104,7 +138,8 @@ pub(super) async fn list(
     get, path = "/epr/api/v1/endpoints/{endpointId}", tag = "endpoints",
     params(
         ("endpointId" = String, Path, description = "The endpoint's id."),
-        ("include" = Option<String>, Query, description = "`metadata`: with metadata."),
+        ("tenantId" = Option<String>, Query, description = "The own tenant; any, for platform administrators."),
+        ("include" = Option<Vec<String>>, Query, description = "`metadata`, `filters`."),
     ),
     responses((status = 200, body = Endpoint), (status = 404, body = rest::ErrorBody)),
 )]
@@ -114,54 +149,43 @@ pub(super) async fn get(
     Path(endpoint_id): Path<EndpointId>,
     parameters: Parameters,
 ) -> Result<Json<Endpoint>, Error> {
-    let with_metadata = filter(&parameters)?.with_metadata;
-    Ok(Json(api.store.endpoint(&caller.tenant, &endpoint_id, with_metadata).await?))
+    let tenant = caller.tenant_or(parameters.one::<TenantId>("tenantId")?)?;
+    api.admit(&caller, &endpoint_id).await?;
+    let include: Vec<String> = parameters.list("include")?;
+    let included = |part: &str| include.iter().any(|given| given == part);
+    let mut endpoint = api.store.endpoint(&tenant, &endpoint_id, included("metadata")).await?;
+    if included("filters") {
+        let mut matched = api.filters.store().filters_of(&[endpoint_id.to_string()]).await?;
+        endpoint.filters = Some(matched.remove(endpoint_id.as_str()).unwrap_or_default());
+    }
+    Ok(Json(endpoint))
 }
 
-/// Reads the filter out of the query. Unknown parameters and unknown things to include are ignored, as Kaa does; those
-/// of Kaa that would select and that are not there yet are refused.
-fn filter(parameters: &Parameters) -> Result<Filter, Error> {
-    // Whoever acts on "all that match" must not be given simply all.
-    for unsupported in ["filterId", "metadataFilter", "multiFilter", "regex", "tenantId"] {
-        if parameters.text(unsupported)?.is_some() {
-            return Err(Error::bad_request(format!("{unsupported} is not supported yet; leave it out")));
-        }
+/// Deletes an endpoint, with its tokens and all that other services keep for it.
+///
+/// From the first moment nobody sees it any more. 503 means that its tokens are not deleted yet: that goes on by itself,
+/// and the request may be repeated until it is answered with 204, also when the endpoint is gone already.
+#[utoipa::path(
+    delete, path = "/epr/api/v1/endpoints/{endpointId}", tag = "endpoints",
+    params(("endpointId" = String, Path, description = "The endpoint's id.")),
+    responses(
+        (status = 204, description = "It is gone."),
+        (status = 404, body = rest::ErrorBody),
+        (status = 503, body = rest::ErrorBody, description = "It is hidden, and will be gone."),
+    ),
+)]
+pub(super) async fn delete(
+    State(api): State<Api>,
+    caller: Caller,
+    Path(endpoint_id): Path<EndpointId>,
+) -> Result<StatusCode, Error> {
+    if caller.applications().is_some() {
+        let ids = std::slice::from_ref(&endpoint_id);
+        let applications = api.store.applications_of(&caller.tenant, ids).await?;
+        let application = applications.get(&endpoint_id);
+        let unknown = || crate::error::Error::UnknownEndpoint(endpoint_id.clone());
+        caller.check_application(application.ok_or_else(unknown)?)?;
     }
-    let endpoint_ids: Vec<EndpointId> = parameters.list("endpointId")?;
-    if endpoint_ids.len() > ENDPOINT_IDS_MAX {
-        return Err(Error::bad_request(format!("endpointId may name {ENDPOINT_IDS_MAX} endpoints at most")));
-    }
-    Ok(Filter {
-        application: parameters.one("applicationName")?,
-        version: parameters.one("applicationVersionName")?,
-        endpoint_ids,
-        with_metadata: parameters.list::<String>("include")?.iter().any(|part| part == "metadata"),
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(parameters: &[(&str, &str)]) -> Result<Filter, String> {
-        filter(&parameters.iter().copied().collect()).map_err(|error| error.message().to_owned())
-    }
-
-    #[test]
-    fn endpoint_ids_may_be_repeated_and_joined_by_commas() {
-        let found =
-            read(&[("endpointId", "a,b"), ("endpointId", "c"), ("include", "filters,metadata"), ("x", "y")]);
-        let found = found.unwrap();
-        assert_eq!(found.endpoint_ids.iter().map(EndpointId::as_str).collect::<Vec<_>>(), ["a", "b", "c"]);
-        assert!(found.with_metadata);
-    }
-
-    #[test]
-    fn bad_names_are_refused() {
-        assert!(read(&[("applicationName", "a b")]).unwrap_err().contains("application name"));
-        assert!(read(&[("applicationVersionName", "")]).unwrap_err().contains("version name"));
-        assert!(read(&[("endpointId", "a/b")]).unwrap_err().contains("endpoint id"));
-        assert!(read(&[("filterId", "f")]).unwrap_err().contains("filterId is not supported"));
-        assert!(read(&[("endpointId", &"a,".repeat(1_001))]).unwrap_err().contains("1000"));
-    }
+    api.remover.delete(caller.correlation_id.to_string(), caller.tenant, endpoint_id).await?;
+    Ok(StatusCode::NO_CONTENT)
 }

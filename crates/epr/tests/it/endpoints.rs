@@ -2,27 +2,10 @@
 
 use ids::InstanceName;
 use ism::endpoints::{EndpointGetRequest, EndpointGetResponse, GET_REQUEST};
-use serde_json::{Value, json};
-use testbed::{ACME, OTHER, Testbed};
+use serde_json::json;
+use testbed::{ACME, OTHER};
 
-use crate::{Cm, ENDPOINTS, PlayedCm, start};
-
-async fn register(bed: &Testbed, version: &str, endpoint_id: &str) {
-    let tenant = if version.starts_with("foreign") { OTHER } else { ACME };
-    let body =
-        json!({"appVersion": {"name": version}, "endpointId": endpoint_id, "metadata": {"id": endpoint_id}});
-    let made = bed.rest(tenant).post(ENDPOINTS, &body).await;
-    assert_eq!(made.status, 201, "{}", made.body);
-}
-
-fn ids(list: &Value) -> Vec<&str> {
-    list["content"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|endpoint| endpoint["endpointId"].as_str().unwrap())
-        .collect()
-}
+use crate::{Cm, ENDPOINTS, PlayedCm, execute, ids, register, start};
 
 #[tokio::test]
 async fn lists_are_filtered_paged_and_the_tenants_own() {
@@ -31,7 +14,7 @@ async fn lists_are_filtered_paged_and_the_tenants_own() {
     for (version, id) in
         [("app-v1", "a"), ("app-v1", "b"), ("app-v2", "c"), ("more-v1", "d"), ("foreign-v1", "x")]
     {
-        register(&bed, version, id).await;
+        register(&bed, version, id, json!({"id": id})).await;
     }
     let rest = bed.rest(ACME);
     for (query, total, expected) in [
@@ -48,7 +31,18 @@ async fn lists_are_filtered_paged_and_the_tenants_own() {
         assert_eq!((&list["totalElements"], ids(&list).as_slice()), (&json!(total), expected), "{query}");
     }
     assert_eq!(ids(&bed.rest(OTHER).get(ENDPOINTS).await.expect(200)), ["x"]);
-    for query in ["?limit=0", "?limit=1001", "?offset=-1", "?applicationName=A", "?endpointId=a/b"] {
+    for query in [
+        "?limit=0",
+        "?limit=1001",
+        "?offset=-1",
+        "?offset=10001",
+        "?applicationName=A",
+        "?endpointId=a/b",
+        "?sort=name",
+        "?after=x",
+        "?metadataFilter=x",
+        "?regex=true&multiFilter=(",
+    ] {
         rest.get(&format!("{ENDPOINTS}{query}")).await.refused(400);
     }
     bed.stop().await;
@@ -58,7 +52,7 @@ async fn lists_are_filtered_paged_and_the_tenants_own() {
 async fn metadata_come_when_asked_for() {
     let (bed, _tekton) = start(&[]).await;
     let _cm = PlayedCm::start(&bed, Cm::Makes).await;
-    register(&bed, "app-v1", "a").await;
+    register(&bed, "app-v1", "a", json!({"id": "a"})).await;
     let rest = bed.rest(ACME);
     let plain = rest.get(&format!("{ENDPOINTS}/a")).await.expect(200);
     assert_eq!((plain.get("metadata"), plain.get("token"), &plain["endpointId"]), (None, None, &json!("a")));
@@ -76,7 +70,7 @@ async fn metadata_come_when_asked_for() {
 async fn services_are_told_where_an_endpoint_belongs() {
     let (bed, _tekton) = start(&[]).await;
     let _cm = PlayedCm::start(&bed, Cm::Makes).await;
-    register(&bed, "app-v1", "a").await;
+    register(&bed, "app-v1", "a", json!({"id": "a"})).await;
     let subject = GET_REQUEST.service(&InstanceName::parse("epr").unwrap());
     let ask = async |tenant: &str, endpoint_id: &str| {
         let request = EndpointGetRequest {
@@ -93,5 +87,107 @@ async fn services_are_told_where_an_endpoint_belongs() {
     assert_eq!(ask("other", "a").await, (404, None, None));
     assert_eq!(ask("acme", "b").await, (404, None, None));
     assert_eq!(ask("acme", "a/b").await, (400, None, None));
+    bed.stop().await;
+}
+
+#[tokio::test]
+async fn lists_are_searched_by_metadata() {
+    let (bed, _tekton) = start(&[]).await;
+    let _cm = PlayedCm::start(&bed, Cm::Makes).await;
+    for (id, metadata) in [
+        ("a", json!({"city": "Kyiv", "floor": 3, "note": "100%_sure"})),
+        ("b", json!({"city": "Lviv", "floor": "3"})),
+        ("c", json!({"city": null, "floor": 10, "tags": [1, 2]})),
+        ("d", json!({})),
+    ] {
+        register(&bed, "app-v1", id, metadata).await;
+    }
+    register(&bed, "foreign-v1", "x", json!({"city": "Kyiv"})).await;
+    let rest = bed.rest(ACME);
+    for (query, expected) in [
+        ("?metadataFilter=city:Kyiv", &["a"][..]),
+        ("?metadataFilter=floor:3", &["a", "b"]),
+        ("?metadataFilter=floor:3&metadataFilter=city:Lviv", &["b"]),
+        ("?metadataFilter=city:null", &["c"]),
+        ("?metadataFilter=city:iv", &[]),
+        ("?regex=true&metadataFilter=city:iv", &["a", "b"]),
+        ("?regex=true&metadataFilter=city:%5E%5BKL%5D.*v%24&metadataFilter=floor:%5Cd", &["a", "b"]),
+        ("?multiFilter=KYI", &["a"]),
+        ("?multiFilter=%25_", &["a"]),
+        ("?multiFilter=d", &["d"]),
+        ("?regex=true&multiFilter=%5EKy", &["a"]),
+        ("?sort=createdDate,desc&limit=2", &["d", "c"]),
+    ] {
+        let list = rest.get(&format!("{ENDPOINTS}{query}")).await.expect(200);
+        assert_eq!(ids(&list), expected, "{query}");
+    }
+    let search = format!("{ENDPOINTS}/search");
+    let condition = |key: &str, operator: &str, value: serde_json::Value| json!({"key": key, "operator": operator, "value": value});
+    for (conditions, expected) in [
+        (json!([]), &["a", "b", "c", "d"][..]),
+        (json!([condition("floor", "eq", json!(3))]), &["a"]),
+        (json!([condition("floor", "ne", json!(3))]), &["b", "c", "d"]),
+        (json!([condition("floor", "gt", json!(2.5))]), &["a", "c"]),
+        (json!([condition("floor", "gte", json!(3)), condition("floor", "lt", json!(10))]), &["a"]),
+        (json!([condition("floor", "lte", json!("3"))]), &["b"]),
+        (json!([condition("city", "gt", json!("Kz"))]), &["b"]),
+        (json!([condition("city", "exists", json!(true))]), &["a", "b", "c"]),
+        (json!([condition("city", "exists", json!(false))]), &["d"]),
+        (json!([condition("city", "regex", json!("^K"))]), &["a"]),
+        (json!([condition("tags", "eq", json!([1, 2]))]), &["c"]),
+        (json!([condition("tags", "eq", json!([1]))]), &[]),
+        (json!([condition("city", "eq", json!(null))]), &["c"]),
+    ] {
+        let list = rest.post(&search, &json!({"metadata": conditions})).await.expect(200);
+        assert_eq!(ids(&list), expected, "{conditions}");
+        assert_eq!(list["totalElements"], expected.len());
+    }
+    let list = rest.post(&search, &json!({"endpointIds": ["d", "a", "x"], "include": ["metadata"]})).await;
+    let list = list.expect(200);
+    assert_eq!((ids(&list), &list["content"][0]["metadata"]["floor"]), (vec!["a", "d"], &json!(3)));
+    assert_eq!(rest.post(&search, &json!({"endpointIds": []})).await.expect(200)["totalElements"], 0);
+    rest.post(&search, &json!({"endpoints": []})).await.refused(400);
+    rest.post(&search, &json!({"tenantId": "other"})).await.refused(403);
+    rest.get(&format!("{ENDPOINTS}?tenantId=other")).await.refused(403);
+    bed.stop().await;
+}
+
+#[tokio::test]
+async fn a_list_is_walked_through_by_its_cursor_in_both_directions() {
+    let (bed, _tekton) = start(&[("epr.list_offset_max", "1000")]).await;
+    // Several of the same moment: the cursor is the moment and the id.
+    execute(
+        &bed,
+        "INSERT INTO epr.endpoints (endpoint_id, tenant_id, application_name, app_version_name,
+             app_version_registered_at, metadata, created_at, registered_at, registration_id, reserved_until)
+         SELECT 'e.' || to_char(n, 'FM000'), 'acme', 'app', 'app-v1', now(), '{}',
+             now() - n / 10 * interval '1 second', now(), gen_random_uuid(), now()
+         FROM generate_series(1, 95) AS n",
+    )
+    .await;
+    let rest = bed.rest(ACME);
+    for sort in ["createdDate,asc", "createdDate,desc"] {
+        let all = rest.get(&format!("{ENDPOINTS}?limit=1000&sort={sort}")).await.expect(200);
+        assert_eq!((ids(&all).len(), all.get("next")), (95, None));
+        let (mut walked, mut after) = (Vec::new(), String::new());
+        loop {
+            let page = rest.get(&format!("{ENDPOINTS}?limit=10&sort={sort}{after}")).await.expect(200);
+            assert_eq!(page["totalElements"], 95);
+            walked.extend(ids(&page).into_iter().map(ToOwned::to_owned));
+            let Some(next) = page["next"].as_str() else { break };
+            after = format!("&after={next}");
+        }
+        assert_eq!(walked, ids(&all));
+    }
+    let message = rest.get(&format!("{ENDPOINTS}?offset=1001")).await.refused(400);
+    assert!(message.contains("epr.list_offset_max") && message.contains("after"), "{message}");
+    bed.stop().await;
+}
+
+#[tokio::test]
+async fn zz_dump_openapi() {
+    let (bed, _tekton) = start(&[]).await;
+    let doc = bed.rest(ACME).get("/epr/api/v1/openapi.json").await.expect(200);
+    std::fs::write("/tmp/epr-openapi.json", doc.to_string()).unwrap();
     bed.stop().await;
 }

@@ -193,13 +193,16 @@ async fn bad_input_is_refused_with_the_reason() {
         (json!({}), "appVersion"),
         (json!({"appVersion": {"name": "A"}}), "version name"),
         (json!({"appVersion": version, "endpointId": "a/b"}), "endpoint id"),
+        (json!({"appVersion": version, "endpointId": "batch"}), "paths"),
         (json!({"appVersion": version, "endpointToken": "a.b"}), "endpoint token"),
         (json!({"appVersion": version, "metadata": {"a-b": 1}}), "a-b"),
         (json!({"appVersion": version, "metadata": {"a": "\u{0}"}}), "NUL"),
         (json!({"appVersion": version, "metadata": [1]}), "metadata"),
         (json!({"appVersion": version, "metadata": {"a": "x".repeat(50)}}), "epr.metadata_bytes_max"),
         (json!({"appVersion": version, "metadata": {"a": 1, "b": 1, "c": 1}}), "epr.metadata_keys_max"),
-        (json!({"appVersion": version, "relations": [{"type": "contains"}]}), "relations"),
+        (json!({"appVersion": version, "relations": [{"type": "contains"}]}), "either from or to"),
+        (json!({"appVersion": version, "relations": [{"type": "likes", "to": "e"}]}), "likes"),
+        (json!({"appVersion": version, "group": "x".repeat(129)}), "group"),
     ] {
         let message = rest.post(ENDPOINTS, &body).await.refused(400);
         assert!(message.contains(word), "{body}: {message}");

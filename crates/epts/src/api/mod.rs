@@ -9,7 +9,7 @@ mod update;
 use std::sync::Arc;
 
 use ids::ApplicationName;
-use rest::{Caller, Error};
+use rest::{Caller, Error, Rule, Scope, rule};
 use runtime::{Application, Applications, LookupError};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -19,6 +19,44 @@ use crate::endpoints::Endpoints;
 use crate::intake::Intake;
 use crate::reads::{ReadError, Reads};
 use crate::settings::EptsSettings;
+
+/// Who may call what.
+pub const ROUTES: &[Rule] = &[
+    rule("GET", "/epts/api/v1/time-series/config", "application:timeseries-config:read", Scope::Handler),
+    rule(
+        "GET",
+        "/epts/api/v1/applications/{applicationName}/time-series/last",
+        "endpoint:read",
+        OF_APPLICATION,
+    ),
+    rule(
+        "POST",
+        "/epts/api/v1/applications/{applicationName}/time-series/last",
+        "endpoint:read",
+        OF_APPLICATION,
+    ),
+    rule(
+        "GET",
+        "/epts/api/v1/applications/{applicationName}/time-series/data",
+        "endpoint:read",
+        OF_APPLICATION,
+    ),
+    rule(
+        "PUT",
+        "/epts/api/v1/app-versions/{appVersionName}/time-series/data",
+        "endpoint:update",
+        Scope::Handler,
+    ),
+    rule(
+        "GET",
+        "/epts/api/v1/applications/{applicationName}/unextracted-samples",
+        "endpoint:read",
+        OF_APPLICATION,
+    ),
+    rule("GET", "/epts/api/v1/applications/{applicationName}/books", "application:read", OF_APPLICATION),
+];
+
+const OF_APPLICATION: Scope = Scope::Path("applicationName");
 
 /// What the handlers work with.
 #[derive(Clone)]
@@ -52,6 +90,7 @@ impl Api {
     ) -> Result<(ApplicationName, Option<Arc<Application<EptsSettings>>>), Error> {
         let unknown = || Error::not_found(format!("the application {name} does not exist"));
         let application_name = ApplicationName::parse(name).map_err(|_| unknown())?;
+        caller.check_application(&application_name)?;
         match self.applications.application(&application_name).await {
             Ok(application) if application.tenant_id == caller.tenant => {
                 Ok((application_name, Some(application)))

@@ -65,7 +65,11 @@ pub(super) async fn config(
     let names: Vec<String> = if is_named {
         names.iter().map(ToString::to_string).collect()
     } else {
-        api.reads.applications(&caller.tenant).await?
+        let mut all = api.reads.applications(&caller.tenant).await?;
+        if let Some(reached) = caller.applications() {
+            all.retain(|name| reached.iter().any(|reached| reached.as_str() == name));
+        }
+        all
     };
     let mut config = BTreeMap::new();
     for name in names {

@@ -68,6 +68,7 @@ pub(super) async fn put(
     Json(update): Json<Update>,
 ) -> Result<StatusCode, Error> {
     let version = version(&api, &caller, &app_version_name).await?;
+    caller.check_application(&version.app_name)?;
     let limits = api.intake.limits();
     // All is checked before anything is stored.
     let mut checked = Vec::with_capacity(update.len());

@@ -243,7 +243,7 @@ mod tests {
 
     use super::*;
     use crate::point::{Micros, Point, Sample, Values};
-    use crate::work::AnswerTo;
+    use crate::work::{AnswerTo, Protocol};
 
     async fn committer() -> (testkit::Database, Committer) {
         let database = testkit::database().await;
@@ -279,7 +279,7 @@ mod tests {
             samples: stamps.iter().map(sample).collect(),
             points: stamps.len(),
             deadline_ms: None,
-            answer_to: AnswerTo::Transmitter(None),
+            answer_to: AnswerTo::Transmitter(Protocol::Samples, None),
             book: Arc::default(),
             span: tracing::Span::none(),
             share: Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap(),

@@ -37,6 +37,7 @@ pub(crate) struct Bed {
     pub(crate) tekton: JoinHandle<()>,
     /// Answers for `epr`, until it is taken: each endpoint belongs to the application `app` of the tenant `acme`.
     pub(crate) epr: Option<Responder>,
+    register: Register,
     next: AtomicU64,
 }
 
@@ -48,9 +49,9 @@ impl Bed {
 
     pub(crate) async fn on(nats: Nats, database: Database, register: Register) -> Self {
         let client = nats.client().await;
-        let tekton = serve(client.clone(), register).await;
+        let tekton = serve(client.clone(), register.clone()).await;
         let epr = Some(endpoints(&client).await);
-        Self { nats, database, client, tekton, epr, next: AtomicU64::new(1) }
+        Self { nats, database, client, tekton, epr, register, next: AtomicU64::new(1) }
     }
 
     /// Starts a replica of the service.
@@ -62,6 +63,7 @@ impl Bed {
             ("http.listen", "127.0.0.1:0"),
             ("http.auth.api_key", KEY),
             ("http.auth.tenant", "acme"),
+            ("http.auth.tenant_manager", "false"),
             ("http.auth.keys", OTHER_KEYS),
         ];
         layers.extend_from_slice(extra);
@@ -70,6 +72,15 @@ impl Bed {
         let mut platform = Platform::start(&settings, &[entry::<Epts>()], &["epts"], None).await.unwrap();
         tokio::time::timeout(PATIENCE, platform.ready()).await.unwrap().unwrap();
         Replica { platform, http: reqwest::Client::new() }
+    }
+
+    /// The same, but the application is gone from its register.
+    pub(crate) async fn without_application(self, name: &str) -> Self {
+        let mut left = self.register.clone();
+        left.remove(name);
+        self.tekton.abort();
+        let tekton = serve(self.client.clone(), left.clone()).await;
+        Self { tekton, register: left, ..self }
     }
 
     /// A connection to the database that sees the tables of the service.

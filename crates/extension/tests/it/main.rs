@@ -70,6 +70,10 @@ impl Service for EchoService {
     const NAME: &'static str = "echo";
     type Config = NoConfig;
 
+    fn subjects() -> runtime::Subjects {
+        extension::subjects()
+    }
+
     async fn start(_config: NoConfig, context: Context) -> anyhow::Result<()> {
         extension::serve(&context, Arc::new(Echo), Limits::default()).await.map(drop)
     }
@@ -88,6 +92,7 @@ async fn start() -> Running {
         ("http.listen", "127.0.0.1:0"),
         ("http.auth.api_key", "a-key-for-tests-0123456789abcdef"),
         ("http.auth.tenant", "test"),
+        ("http.auth.tenant_manager", "false"),
     ];
     let layers = layers.map(|(key, value)| (key.to_owned(), value.to_owned())).to_vec();
     let settings = Settings::from_layers(None, Vec::new(), layers);

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use apache_avro::Schema;
 use ids::{InstanceName, ReplicaId, TimeSeriesName};
-use ism::{Address, CATALOGUE, esp, scmp, tstp};
+use ism::{Address, CATALOGUE, efe, esp, scmp, tstp};
 
 use crate::oracle;
 
@@ -90,6 +90,8 @@ fn subjects_are_those_of_3_ism() {
         tstp::data_points_received(&instance, &series),
         "kaa.v1.events.dcx.endpoint.data-collection.data-points-received.auto~temperature"
     );
+    assert_eq!(efe::EP_MATCHED.of(&instance, "f-1"), "kaa.v1.events.dcx.endpoint-filter.f-1.ep-matched");
+    assert_eq!(efe::ACTIVATED.of_any(), "kaa.v1.events.*.endpoint-filter.*.activated");
     for event in [scmp::UPSERTED, scmp::DELETED] {
         let listened = scmp::CONFIGURATION_EVENTS.strip_suffix('*').unwrap();
         assert!(event.of_any().starts_with(listened));

@@ -69,6 +69,10 @@ fn a_message_expires_at_its_deadline() {
 fn secrets_do_not_show_in_debug_output() {
     let request = ism::EndpointTokenValidationRequest { token: "topsecret".into(), ..Default::default() };
     assert!(!format!("{request:?}").contains("topsecret"));
+    let basic = ism::ClientBasicAuthenticationRequest { password: "topsecret".into(), ..Default::default() };
+    assert!(!format!("{basic:?}").contains("topsecret"));
+    let caller = ism::AuthenticationRequest { credential: "topsecret".into(), ..Default::default() };
+    assert!(!format!("{caller:?}").contains("topsecret"));
     assert_eq!(
         ism::EndpointTokenValidationRequest::decode(&request.encode()).unwrap().token.as_str(),
         "topsecret"

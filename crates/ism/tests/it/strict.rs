@@ -1,7 +1,10 @@
 //! Bytes that are no record are refused, whatever they are.
 
 use bytes::Bytes;
-use ism::{CATALOGUE, DataSamplesEvent, DecodeError, Fault, MAX_ITEMS, Record, TimeSeriesEvent};
+use ism::{
+    AuthoritiesResponse, Authority, CATALOGUE, DataSamplesEvent, DecodeError, Fault, MAX_ITEMS,
+    MetadataUpdatedEvent, Record, TimeSeriesEvent,
+};
 use proptest::prelude::*;
 
 use crate::oracle;
@@ -82,6 +85,35 @@ fn values_are_checked() {
     assert_eq!(one(&[2, 0x80, 0x80, 0x80, 0x80, 0x10]).unwrap_err().fault, Fault::NotAnInt(1 << 31));
     assert_eq!(one(&[10, 2, 0xff]).unwrap_err().fault, Fault::NotUtf8);
     assert_eq!(values(&[4, 2, b'k', 14, 2, b'k', 14, 0]).unwrap_err().fault, Fault::DuplicateKey);
+}
+
+/// A `MetadataUpdatedEvent` whose removed keys have the given bytes and that is empty otherwise.
+fn removed(map: &[u8]) -> Result<MetadataUpdatedEvent, DecodeError> {
+    MetadataUpdatedEvent::decode(&[&[0; 5][..], map, &[0, 0, 0]].concat().into())
+}
+
+#[test]
+fn values_of_a_map_may_be_null() {
+    let keys = removed(&[4, 2, b'a', 0, 2, b'b', 2, 2, b'1', 0]).unwrap().removed;
+    assert_eq!(keys.into_iter().collect::<Vec<_>>(), [("a".into(), None), ("b".into(), Some("1".into()))]);
+    assert_eq!(removed(&[2, 2, b'a', 4, 0]).unwrap_err().fault, Fault::NoSuchBranch(2));
+    assert_eq!(removed(&[2, 2, b'a', 1, 0]).unwrap_err().fault, Fault::NoSuchBranch(-1));
+    // The same key with another value, in another block.
+    assert_eq!(removed(&[2, 2, b'a', 0, 2, 2, b'a', 2, 0, 0]).unwrap_err().fault, Fault::DuplicateKey);
+    assert_eq!(removed(&[126, 2, b'a', 0, 0]).unwrap_err().fault, Fault::Length(63));
+}
+
+#[test]
+fn arrays_of_records_are_bounded_and_their_errors_have_a_place() {
+    let page = |items| AuthoritiesResponse {
+        authorities: vec![Authority::default(); items],
+        ..AuthoritiesResponse::default()
+    };
+    assert_eq!(AuthoritiesResponse::decode(&page(MAX_ITEMS).encode()), Ok(page(MAX_ITEMS)));
+    let more = AuthoritiesResponse::decode(&page(MAX_ITEMS + 1).encode()).unwrap_err();
+    assert_eq!((more.fault, more.place), (Fault::TooManyItems, Some(("AuthoritiesResponse", "authorities"))));
+    let inner = AuthoritiesResponse::decode(&vec![0, 0, 0, 2, 2, 0xff, 0, 0, 0, 0, 0].into()).unwrap_err();
+    assert_eq!((inner.fault, inner.place), (Fault::NotUtf8, Some(("Authority", "tenant_id"))));
 }
 
 #[test]

@@ -68,6 +68,21 @@ fn the_values_stand_in_their_fields() {
     assert_eq!(point.values["double"], ism::Value::Double(21.5));
     assert_eq!(point.values["null"], ism::Value::Null);
 
+    let metadata: ism::MetadataUpdatedEvent = first();
+    assert_eq!((metadata.removed["a"].as_deref(), metadata.removed["b"].as_deref()), (None, Some("null")));
+    let location = ism::MetadataKeyUpdatedDto { new_value: Some(r#"{"lat":1}"#.to_owned()), old_value: None };
+    assert_eq!(metadata.updated["location"], location);
+
+    let found: ism::EndpointMetadataGetResponse = first();
+    assert_eq!(
+        (found.e_tag.as_deref(), found.payload.as_deref()),
+        (Some("7"), Some(&br#"{"name":"hall"}"#[..]))
+    );
+
+    let caller: ism::AuthenticationResponse = first();
+    assert_eq!((caller.role.as_deref(), caller.expires_at), (Some("viewer"), Some(1_790_000_900_000)));
+    assert_eq!(caller.grants["pump"], "admin");
+
     let report: TrafficReportEvent = first();
     let expected = ism::TrafficStat {
         total_received_payload: 1200,

@@ -1,11 +1,39 @@
-//! MQTT 5 reason codes for what the gateway says in HTTP statuses.
+//! MQTT's reason codes for what the gateway says in HTTP statuses and in its own words.
 
 use kp1::RequestPath;
-use ntex_mqtt::v5::codec::{DisconnectReasonCode, PublishAckReason, SubscribeAckReason};
+use ntex_mqtt::v3;
+use ntex_mqtt::v5::codec::{ConnectAckReason, DisconnectReasonCode, PublishAckReason, SubscribeAckReason};
 
 use super::subscribe::Denied;
+use crate::connections::CONNECTIONS_PER_ADDRESS;
 use crate::failure::Failure;
+use crate::login::Refusal;
 use crate::outbox::CloseReason;
+
+/// The return code of CONNACK of MQTT 3.1.1.
+pub(super) fn connect_v3(refusal: &Refusal) -> v3::codec::ConnectAckReason {
+    use v3::codec::ConnectAckReason;
+
+    match refusal {
+        Refusal::BadCredentials(_) => ConnectAckReason::BadUserNameOrPassword,
+        Refusal::NotAuthorized(_) => ConnectAckReason::NotAuthorized,
+        Refusal::Stopping | Refusal::Limit(_) | Refusal::Throttled(_) | Refusal::Unavailable(_) => {
+            ConnectAckReason::ServiceUnavailable
+        }
+    }
+}
+
+/// The reason code of CONNACK of MQTT 5.
+pub(super) fn connect_v5(refusal: &Refusal) -> ConnectAckReason {
+    match refusal {
+        Refusal::Stopping | Refusal::Unavailable(_) => ConnectAckReason::ServerUnavailable,
+        Refusal::Limit(CONNECTIONS_PER_ADDRESS) => ConnectAckReason::QuotaExceeded,
+        Refusal::Limit(_) => ConnectAckReason::ServerBusy,
+        Refusal::BadCredentials(_) => ConnectAckReason::BadUserNameOrPassword,
+        Refusal::NotAuthorized(_) => ConnectAckReason::NotAuthorized,
+        Refusal::Throttled(_) => ConnectAckReason::ConnectionRateExceeded,
+    }
+}
 
 /// The reason code of PUBACK and PUBREC for a message that was not taken.
 pub(super) fn publish_ack(failure: &Failure, topic: &str) -> PublishAckReason {
@@ -36,8 +64,11 @@ pub(super) fn subscribe_ack(denied: Denied) -> SubscribeAckReason {
 pub(super) fn disconnect(reason: CloseReason) -> DisconnectReasonCode {
     match reason {
         CloseReason::TakenOver => DisconnectReasonCode::SessionTakenOver,
-        CloseReason::Revoked => DisconnectReasonCode::NotAuthorized,
-        CloseReason::SlowReader => DisconnectReasonCode::QuotaExceeded,
+        CloseReason::Revoked | CloseReason::Unauthenticated | CloseReason::CertificateExpired => {
+            DisconnectReasonCode::NotAuthorized
+        }
+        CloseReason::CredentialsRevoked | CloseReason::Recheck => DisconnectReasonCode::AdministrativeAction,
+        CloseReason::SlowReader | CloseReason::Guessing => DisconnectReasonCode::QuotaExceeded,
         CloseReason::Undelivered => DisconnectReasonCode::UnspecifiedError,
         CloseReason::Stopping => DisconnectReasonCode::ServerShuttingDown,
     }

@@ -193,7 +193,9 @@ impl Sink {
             (Self::V5(sink), CloseReason::SlowReader) => sink.force_close(),
             (Self::V3(sink), _) => sink.close(),
             (Self::V5(sink), reason) => {
-                sink.close_with_reason(v5::codec::Disconnect::new(codes::disconnect(reason)));
+                let mut disconnect = v5::codec::Disconnect::new(codes::disconnect(reason));
+                disconnect.reason_string = reason.words().map(ByteString::from_static);
+                sink.close_with_reason(disconnect);
             }
         }
     }

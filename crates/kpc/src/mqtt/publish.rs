@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::codes;
 use super::session::{Closed, Session, expiry, quality, traceparent};
+use crate::clients::Sender;
 use crate::memory::Taken;
 use crate::outbox::{CloseReason, Qos};
 use crate::uplink::{Payload, Publication, Verdict};
@@ -35,6 +36,7 @@ pub(super) async fn publish_v3(session: &v3::Session<Session>, publish: v3::Publ
             // No acknowledgement; the end of the connection ends this.
             pending().await
         }
+        Verdict::Unwelcome(_) => unwelcome(session).await,
         Verdict::Taken | Verdict::Refused(_) | Verdict::Undelivered(_) => Ok(()),
     }
 }
@@ -68,10 +70,18 @@ pub(super) async fn publish_v5(
     let payload = read(session, publish.payload_size(), deadline, async || publish.read().await).await?;
     let failure = match relay(session, Publication { payload, ..publication }, deadline).await {
         Verdict::Taken => return Ok(publish.ack()),
+        Verdict::Unwelcome(_) => return unwelcome(session).await,
         Verdict::Refused(failure) | Verdict::Undelivered(failure) => failure,
     };
     let ack = v5::PublishAck::new(codes::publish_ack(&failure, &topic));
     Ok(if session.wants_reasons { ack.reason(failure.to_string().into()) } else { ack })
+}
+
+/// The tenant wants credentials. The message is neither taken nor bad, so it is not acknowledged: the client may send it
+/// again once it has shown some.
+async fn unwelcome<T>(session: &Session) -> T {
+    session.connection.finish(CloseReason::Unauthenticated);
+    pending().await
 }
 
 /// Relays in a task of its own: the library drops this handler when the client goes, and a client that publishes and
@@ -83,10 +93,9 @@ async fn relay(session: &Session, publication: Publication, deadline: Instant) -
         return pending().await;
     }
     // Boxed: the runtime moves what it is given several times, and this is large.
-    let relaying =
-        ntex::rt::spawn(Box::pin(
-            async move { gateway.publish(Some(&connection), publication, deadline).await },
-        ));
+    let relaying = ntex::rt::spawn(Box::pin(async move {
+        gateway.publish(Sender::Client(&connection), publication, deadline).await
+    }));
     match relaying.await {
         Ok(verdict) => verdict,
         // The worker thread is ending, and with it the connection.

@@ -1,26 +1,34 @@
-//! The listener and the threads behind it.
+//! The listeners and the threads behind them.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use ntex::io::IoConfig;
+use ntex::http::HttpServiceConfig;
+use ntex::io::{IoBoxed, IoConfig};
 use ntex::rt::{DefaultRuntime, System};
-use ntex::server::Server as NtexServer;
+use ntex::server::{NoConfig, Server as NtexServer, ServiceConfig, ServiceRuntime};
+use ntex::service::State;
 use ntex::service::cfg::SharedCfg;
 use ntex::time::Seconds;
 use ntex::util::BytePageSize;
+use ntex::{Pipeline, Service, fn_service};
 use ntex_mqtt::{Control, MqttServer, MqttServiceConfig, QoS, v3, v5};
 use tokio::net::TcpSocket;
 use tokio::sync::oneshot;
 
+use super::arrival::{Arrival, Reception};
 use super::drain::Local;
 use super::publish::{publish_v3, publish_v5};
 use super::session::{Closed, Session, connect_v3, connect_v5};
 use super::subscribe::{packet_v3, packet_v5};
-use crate::config::Config;
+use super::tls::Acceptor;
+use super::websocket;
+use crate::config::{Config, Limits, Mqtt};
 use crate::gateway::Gateway;
+use crate::peer::Transport;
 
 /// How many times the messages that are worked on may have been read: acknowledgements leave in order, and with a
 /// shorter queue one slow message would hold up PINGRESP.
@@ -39,17 +47,17 @@ pub(crate) const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
 /// How long worker threads may take to close their connections.
 const STOP_PATIENCE: Seconds = Seconds(2);
 
-/// The running MQTT listener.
+/// The running MQTT listeners.
 pub(crate) struct Server {
-    address: SocketAddr,
+    addresses: Vec<(Transport, SocketAddr)>,
     control: NtexServer,
     ended: oneshot::Receiver<()>,
 }
 
 impl Server {
     /// Where MQTT is served; with port 0 in the configuration the port that was given.
-    pub(crate) fn address(&self) -> SocketAddr {
-        self.address
+    pub(crate) fn addresses(&self) -> &[(Transport, SocketAddr)] {
+        &self.addresses
     }
 
     /// Accepts no more connections; those that there are stay.
@@ -70,17 +78,29 @@ impl Server {
     }
 }
 
-/// Binds the listener and starts the threads.
-pub(crate) async fn serve(gateway: Arc<Gateway>) -> anyhow::Result<Server> {
-    let listen = gateway.config.mqtt.listen;
-    let listener = bind(listen, gateway.config.mqtt.backlog)
-        .with_context(|| format!("cannot listen on {listen}; free the port or set kpc.mqtt.listen"))?;
-    let address = listener.local_addr()?;
+/// Binds the listeners and starts the threads. `certificates` are those of the configuration; without them there is no
+/// TLS.
+pub(crate) async fn serve(
+    gateway: Arc<Gateway>,
+    certificates: Option<Arc<::tls::Certificates>>,
+) -> anyhow::Result<Server> {
+    let acceptor = match certificates {
+        Some(certificates) => {
+            let tls = &gateway.config.mqtt.tls;
+            Some(Acceptor::new(tls, certificates, gateway.authorities.clone())?)
+        }
+        None => None,
+    };
+    let listeners = bind_all(&gateway.config.mqtt, acceptor.is_some())?;
+    let addresses = listeners
+        .iter()
+        .map(|(transport, listener)| Ok((*transport, listener.local_addr()?)))
+        .collect::<std::io::Result<_>>()?;
     let (started, starting) = oneshot::channel();
     let (ending, ended) = oneshot::channel();
     std::thread::Builder::new().name("kpc-mqtt".to_owned()).spawn(move || {
         System::build().name("kpc-mqtt").disable_signals().build(DefaultRuntime).block_on(async move {
-            let server = build(gateway, listener);
+            let server = build(gateway, acceptor, listeners).await;
             let is_running = server.is_ok();
             let control = server.as_ref().map(Clone::clone).map_err(|error| anyhow::anyhow!("{error}"));
             if started.send(control).is_ok()
@@ -94,54 +114,114 @@ pub(crate) async fn serve(gateway: Arc<Gateway>) -> anyhow::Result<Server> {
         drop(ending);
     })?;
     let control = starting.await.context("the MQTT thread ended while it started")??;
-    Ok(Server { address, control, ended })
+    Ok(Server { addresses, control, ended })
 }
 
-fn bind(listen: SocketAddr, backlog: u32) -> std::io::Result<std::net::TcpListener> {
+fn bind_all(mqtt: &Mqtt, with_tls: bool) -> anyhow::Result<Vec<(Transport, TcpListener)>> {
+    [
+        (Transport::Tcp, "kpc.mqtt.listen", mqtt.listen, true),
+        (Transport::Tls, "kpc.mqtt.tls.listen", mqtt.tls.listen, with_tls),
+        (Transport::Ws, "kpc.mqtt.ws.listen", mqtt.ws.listen, mqtt.ws.enabled),
+        (Transport::Wss, "kpc.mqtt.wss.listen", mqtt.wss.listen, with_tls && mqtt.wss.enabled),
+    ]
+    .into_iter()
+    .filter(|(.., wanted)| *wanted)
+    .map(|(transport, key, listen, _)| {
+        let listener = bind(listen, mqtt.backlog)
+            .with_context(|| format!("cannot listen on {listen}; free the port or set {key}"))?;
+        Ok((transport, listener))
+    })
+    .collect()
+}
+
+fn bind(listen: SocketAddr, backlog: u32) -> std::io::Result<TcpListener> {
     let socket = if listen.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.set_reuseaddr(true)?;
     socket.bind(listen)?;
     socket.listen(backlog)?.into_std()
 }
 
-fn build(gateway: Arc<Gateway>, listener: std::net::TcpListener) -> std::io::Result<NtexServer> {
-    let settings = settings(&gateway.config);
-    let workers = gateway.config.mqtt.workers();
+async fn build(
+    gateway: Arc<Gateway>,
+    acceptor: Option<Acceptor>,
+    listeners: Vec<(Transport, TcpListener)>,
+) -> std::io::Result<NtexServer> {
+    let config = &gateway.config;
+    let settings = settings(config);
+    let frame_max = usize::try_from(packet_max(&config.limits)).unwrap_or(usize::MAX);
+    let workers = config.mqtt.workers();
+    let accepted = accepted_per_worker(config.limits.connections, workers);
+    let transports: Vec<Transport> = listeners.iter().map(|(transport, _)| *transport).collect();
     let server = NtexServer::builder()
         .name("kpc-mqtt")
         .workers(workers)
-        .max_connections(accepted_per_worker(gateway.config.limits.connections, workers))
+        .max_connections(accepted)
         .disable_signals()
         .graceful_shutdown_timeout(STOP_PATIENCE)
-        .listen("mqtt", listener, settings, async move |_: &()| {
-            let local = Local::start(gateway.clone());
-            let (local_v3, local_v5) = (local.clone(), local);
-            MqttServer::new()
-                .v3(v3::MqttServer::new(async |session: &v3::Session<Session>, publish: v3::Publish| {
-                    publish_v3(session, publish).await
-                })
-                .protocol(async |session: &v3::Session<Session>, message: v3::ProtocolMessage| {
-                    packet_v3(session, message).await
-                })
-                .control(async |session: &v3::Session<Session>, control: Control<Closed>| {
-                    end(session, &control);
-                    Ok::<_, Closed>(None)
-                })
-                .build(async move |connect: v3::Connect| connect_v3(&local_v3, connect).await))
-                .v5(v5::MqttServer::new(async |session: &v5::Session<Session>, publish: v5::Publish| {
-                    publish_v5(session, publish).await
-                })
-                .protocol(async |session: &v5::Session<Session>, message: v5::ProtocolMessage| {
-                    packet_v5(session, message).await
-                })
-                .control(async |session: &v5::Session<Session>, control: Control<Closed>| {
-                    end(session, &control);
-                    Ok::<_, Closed>(None)
-                })
-                .build(async move |connect: v5::Connect| connect_v5(&local_v5, connect).await))
-        })?
+        .configure(async move |service: ServiceConfig<NoConfig>| {
+            for (transport, listener) in listeners {
+                service.listen(transport.name(), listener);
+            }
+            service.on_worker_start(async move |worker: ServiceRuntime<()>| {
+                let mqtt = Pipeline::new((), mqtt(Local::start(gateway.clone())));
+                let reception = Reception::new(gateway, acceptor, frame_max, mqtt);
+                for transport in transports {
+                    receive(&worker, transport, &settings, reception.clone());
+                }
+                Ok(())
+            });
+            Ok(())
+        })
+        .await?
         .run();
     Ok(server)
+}
+
+/// Has a worker thread serve what comes over a transport. A service for each, because what waits for a connection's end
+/// takes as much memory as the longest way to it.
+fn receive(
+    worker: &ServiceRuntime<()>,
+    transport: Transport,
+    settings: &SharedCfg,
+    reception: Rc<Reception>,
+) {
+    let (name, settings) = (transport.name(), settings.clone());
+    match transport {
+        Transport::Tcp => worker.service(name, settings, fn_service(async move |io| reception.tcp(io).await)),
+        Transport::Tls => worker.service(name, settings, fn_service(async move |io| reception.tls(io).await)),
+        Transport::Ws => worker.service(name, settings, fn_service(async move |io| reception.ws(io).await)),
+        Transport::Wss => worker.service(name, settings, fn_service(async move |io| reception.wss(io).await)),
+    };
+}
+
+/// MQTT 3.1.1 and 5, over whatever carries it.
+fn mqtt(local: Rc<Local>) -> impl Service<(), State<Arrival, IoBoxed>, Res = (), Error = ()> {
+    let (local_v3, local_v5) = (local.clone(), local);
+    MqttServer::new()
+        .v3(v3::MqttServer::with(async |session: &v3::Session<Session>, publish: v3::Publish| {
+            publish_v3(session, publish).await
+        })
+        .protocol(async |session: &v3::Session<Session>, message: v3::ProtocolMessage| {
+            packet_v3(session, message).await
+        })
+        .control(async |session: &v3::Session<Session>, control: Control<Closed>| {
+            end(session, &control);
+            Ok::<_, Closed>(None)
+        })
+        .build(async move |connect: v3::Connect<Arrival>| connect_v3(&local_v3, connect).await))
+        .v5(v5::MqttServer::with(async |session: &v5::Session<Session>, publish: v5::Publish| {
+            publish_v5(session, publish).await
+        })
+        .protocol(async |session: &v5::Session<Session>, message: v5::ProtocolMessage| {
+            packet_v5(session, message).await
+        })
+        .control(async |session: &v5::Session<Session>, control: Control<Closed>| {
+            end(session, &control);
+            Ok::<_, Closed>(None)
+        })
+        .build(async move |connect: v5::Connect<Arrival>| connect_v5(&local_v5, connect).await))
+        // Connections end all the time, and what is to be done then is done by their sessions.
+        .map_err(drop)
 }
 
 /// How many connections one thread accepts. The library holds back those above it without a word, so together the
@@ -160,11 +240,9 @@ fn end(session: &Session, control: &Control<Closed>) {
 /// The library's limits, from ours.
 fn settings(config: &Config) -> SharedCfg {
     let limits = &config.limits;
-    // A payload somewhat over our limit is read and refused with its own error; a packet far above ends the connection.
-    let packet_max = limits.payload_bytes.saturating_mul(2).saturating_add(ENVELOPE_BYTES);
     let mqtt = MqttServiceConfig::new()
         .set_max_qos(QoS::ExactlyOnce)
-        .set_max_size(packet_max)
+        .set_max_size(packet_max(limits))
         // The gateway limits how many messages are worked on, after they are out of reach of the connection's end; what
         // limits reading, with every quality of service, is the queue. MQTT 5 clients are told the number in CONNACK.
         .set_max_receive(0)
@@ -182,7 +260,15 @@ fn settings(config: &Config) -> SharedCfg {
         .set_frame_read_rate(FRAME_PERIOD, FRAME_LONGEST, FRAME_BYTES)
         .set_read_size(BytePageSize::Size4, BytePageSize::Size16)
         .set_write_size(BytePageSize::Size4);
-    SharedCfg::new("mqtt").add(mqtt).add(io).into()
+    // For the opening handshake of WebSocket.
+    let http = HttpServiceConfig::new().set_max_buf_size(websocket::HEAD_BYTES_MAX);
+    SharedCfg::new("mqtt").add(mqtt).add(io).add(http).into()
+}
+
+/// The longest packet in bytes; a frame of WebSocket holds as much. A payload somewhat over our limit is read and
+/// refused with its own error; a packet far above ends the connection.
+fn packet_max(limits: &Limits) -> u32 {
+    limits.payload_bytes.saturating_mul(2).saturating_add(ENVELOPE_BYTES)
 }
 
 #[cfg(test)]
@@ -205,6 +291,10 @@ mod tests {
         const NAME: &'static str = "kpc";
 
         type Config = Config;
+
+        fn subjects() -> runtime::Subjects {
+            crate::contract::subjects()
+        }
 
         async fn start(config: Config, context: Context) -> anyhow::Result<()> {
             let gateway = crate::start(config, context).await?;
@@ -254,7 +344,9 @@ mod tests {
             ("http.listen", "127.0.0.1:0".to_owned()),
             ("http.auth.api_key", "a-key-for-tests-0123456789abcdef".to_owned()),
             ("http.auth.tenant", "acme".to_owned()),
+            ("http.auth.tenant_manager", "false".to_owned()),
             ("kpc.mqtt.listen", format!("127.0.0.1:{}", port.number())),
+            ("kpc.mqtt.ws.enabled", "false".to_owned()),
             ("kpc.mqtt.workers", "1".to_owned()),
             ("kpc.deadline_ms", "600000".to_owned()),
             ("kpc.limits.in_flight_per_connection", "16".to_owned()),

@@ -6,14 +6,16 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ntex::io::{IoBoxed, types::PeerAddr};
 use ntex::time::Seconds;
 use ntex_mqtt::{QoS, v3, v5};
 
+use super::arrival::Arrival;
+use super::codes;
 use super::drain::{Local, Sink};
 use crate::connection::{Connection, Newcomer};
-use crate::connections::CONNECTIONS_PER_ADDRESS;
+use crate::login::{Login, Refusal};
 use crate::outbox::Qos;
+use crate::peer::Peer;
 use crate::uplink::{Payload, Publication};
 use crate::wills::Will;
 
@@ -59,12 +61,13 @@ impl Session {
         }
         let gateway = &self.local.gateway;
         self.local.remove(self.connection.id);
-        gateway.connectivity.down(gateway.connections.end(&self.connection));
+        gateway.connections.end(&self.connection);
         // Clients of a gateway that stops are back in a moment, on another replica.
         if let Some(will) = self.will.take()
             && !gateway.draining.is_cancelled()
+            && self.connection.is_trusted()
         {
-            gateway.execute(will, &self.connection);
+            gateway.execute(will, self.connection.clone());
         }
     }
 }
@@ -78,7 +81,7 @@ impl Drop for Session {
 /// Answers CONNECT of MQTT 3.1.1.
 pub(super) async fn connect_v3(
     local: &Rc<Local>,
-    connect: v3::Connect,
+    connect: v3::Connect<Arrival>,
 ) -> Result<v3::ConnectAck<Session>, Closed> {
     let packet = connect.packet();
     if packet.client_id.is_empty() && !packet.clean_session {
@@ -89,9 +92,16 @@ pub(super) async fn connect_v3(
         delay: Duration::ZERO,
     });
     let keep_alive = packet.keep_alive;
-    let client_id = packet.client_id.to_string();
-    let Ok(session) = open(local, client_id, connect.io(), will, Sink::V3(connect.sink()), false) else {
-        return Ok(connect.service_unavailable());
+    let newcoming = Newcoming {
+        client_id: packet.client_id.to_string(),
+        login: Login::read(packet.username.as_deref(), packet.password.as_deref()),
+        will,
+        sink: Sink::V3(connect.sink()),
+        wants_reasons: false,
+    };
+    let session = match open(local, &connect.st().peer, newcoming).await {
+        Ok(session) => session,
+        Err(refusal) => return Ok(connect.failed(codes::connect_v3(&refusal))),
     };
     let config = &local.gateway.config;
     let mut ack = connect.ack(session, false).max_send(Some(config.limits.unacknowledged_per_connection));
@@ -105,7 +115,7 @@ pub(super) async fn connect_v3(
 /// Answers CONNECT of MQTT 5, and announces what a broker would have and the gateway has not.
 pub(super) async fn connect_v5(
     local: &Rc<Local>,
-    connect: v5::Connect,
+    connect: v5::Connect<Arrival>,
 ) -> Result<v5::ConnectAck<Session>, Closed> {
     use v5::codec::ConnectAckReason;
 
@@ -126,15 +136,21 @@ pub(super) async fn connect_v5(
         delay: Duration::from_secs(will.will_delay_interval_sec.unwrap_or(0).into()),
     });
     let (keep_alive, wants_reasons) = (packet.keep_alive, packet.request_problem_info);
-    let client_id = packet.client_id.to_string();
-    let opened = open(local, client_id, connect.io(), will, Sink::V5(connect.sink()), wants_reasons);
-    let session = match opened {
+    let newcoming = Newcoming {
+        client_id: packet.client_id.to_string(),
+        login: Login::read(packet.username.as_deref(), packet.password.as_deref()),
+        will,
+        sink: Sink::V5(connect.sink()),
+        wants_reasons,
+    };
+    let session = match open(local, &connect.st().peer, newcoming).await {
         Ok(session) => session,
-        Err(limit) => {
-            let mut refusal =
-                v5::codec::ConnectAck { reason_code: refusal(limit), ..v5::codec::ConnectAck::default() };
-            refusal.reason_string = wants_reasons.then(|| reason(limit).into());
-            return Ok(connect.fail_with(refusal));
+        Err(refusal) => {
+            let reason_code = codes::connect_v5(&refusal);
+            let reason_string = wants_reasons.then(|| refusal.to_string().into());
+            let ack =
+                v5::codec::ConnectAck { reason_code, reason_string, ..v5::codec::ConnectAck::default() };
+            return Ok(connect.fail_with(ack));
         }
     };
     let config = &local.gateway.config;
@@ -156,53 +172,71 @@ pub(super) async fn connect_v5(
     Ok(ack)
 }
 
-fn refusal(limit: &str) -> v5::codec::ConnectAckReason {
-    match limit {
-        STOPPING => v5::codec::ConnectAckReason::ServerUnavailable,
-        CONNECTIONS_PER_ADDRESS => v5::codec::ConnectAckReason::QuotaExceeded,
-        _ => v5::codec::ConnectAckReason::ServerBusy,
-    }
-}
-
-/// Why no connection was opened, in words.
-fn reason(limit: &str) -> String {
-    match limit {
-        STOPPING => "the gateway is stopping; connect again".to_owned(),
-        limit => format!("{limit} is reached; try again later"),
-    }
-}
-
-const STOPPING: &str = "stopping";
-
-/// Registers a connection.
-///
-/// # Errors
-/// The key of the limit that is reached, or that the gateway is stopping.
-fn open(
-    local: &Rc<Local>,
+/// What CONNECT says of the client.
+struct Newcoming {
     client_id: String,
-    io: &IoBoxed,
+    login: Result<Option<Login>, Refusal>,
     will: Option<Will>,
     sink: Sink,
     wants_reasons: bool,
-) -> Result<Session, &'static str> {
+}
+
+/// How many times a client is looked up whose credentials or whose tenant's demands change just then.
+const LOOKUPS_MAX: usize = 3;
+
+/// Finds out who the client is, and registers its connection.
+async fn open(local: &Rc<Local>, peer: &Peer, newcoming: Newcoming) -> Result<Session, Refusal> {
     let gateway = &local.gateway;
+    let Newcoming { client_id, login, will, sink, wants_reasons } = newcoming;
     let client_id: Option<Arc<str>> = (!client_id.is_empty()).then(|| client_id.into());
-    let address = io.query::<PeerAddr>().get().map(|address| address.0.ip());
-    let newcomer = Newcomer { client_id, address, worker: local.worker.clone() };
-    let opened =
-        if gateway.draining.is_cancelled() { Err(STOPPING) } else { gateway.connections.open(newcomer) };
-    let connection = opened.inspect_err(|limit| {
-        gateway.metrics.refused_connection(limit);
-        tracing::info!(limit, ?address, "a connection was refused");
+    let connection = admit(local, peer, client_id, login).await.inspect_err(|refusal| {
+        gateway.metrics.refused_connection(refusal.label());
+        let (address, transport) = (peer.address.ip(), peer.transport.name());
+        if matches!(refusal, Refusal::Throttled(_)) {
+            // Told of once when it began.
+            tracing::debug!(%refusal, %address, transport, "a connection was refused");
+        } else {
+            tracing::info!(%refusal, %address, transport, "a connection was refused");
+        }
     })?;
     local.add(connection.clone(), sink);
     if connection.named {
-        gateway.wills.cancel(&connection.client_id);
+        gateway.wills.cancel(&connection.session);
     }
     gateway.tell_connected(&connection);
     let will = RefCell::new(will);
     Ok(Session { local: local.clone(), connection, wants_reasons, will, ended: Cell::new(false) })
+}
+
+async fn admit(
+    local: &Rc<Local>,
+    peer: &Peer,
+    client_id: Option<Arc<str>>,
+    login: Result<Option<Login>, Refusal>,
+) -> Result<Arc<Connection>, Refusal> {
+    let gateway = &local.gateway;
+    let login = login?;
+    for _ in 0..LOOKUPS_MAX {
+        if gateway.draining.is_cancelled() {
+            return Err(Refusal::Stopping);
+        }
+        let mark = gateway.clients.mark();
+        let client = gateway.clients.authenticate(peer, login.as_ref()).await?;
+        let connection = gateway.connections.open(Newcomer {
+            client_id: client_id.clone(),
+            address: Some(peer.address.ip()),
+            transport: peer.transport,
+            client,
+            worker: local.worker.clone(),
+        });
+        let connection = connection.map_err(Refusal::Limit)?;
+        let client = connection.client.as_deref();
+        if !client.is_some_and(|client| gateway.clients.is_outdated(mark, client)) {
+            return Ok(connection);
+        }
+        gateway.connections.end(&connection);
+    }
+    Err(Refusal::Unavailable("the client's credentials are being changed; connect again".into()))
 }
 
 /// What both versions of MQTT have of a message.
@@ -235,19 +269,5 @@ pub(super) fn quality(qos: QoS) -> Qos {
         QoS::AtMostOnce => Qos::AtMostOnce,
         QoS::AtLeastOnce => Qos::AtLeastOnce,
         QoS::ExactlyOnce => Qos::ExactlyOnce,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_gateway_that_stops_speaks_of_no_limit() {
-        assert_eq!(reason(STOPPING), "the gateway is stopping; connect again");
-        assert_eq!(
-            reason(CONNECTIONS_PER_ADDRESS),
-            "kpc.limits.connections_per_address is reached; try again later"
-        );
     }
 }

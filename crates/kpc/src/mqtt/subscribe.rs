@@ -8,6 +8,9 @@ use tokio::time::Instant;
 
 use super::codes;
 use super::session::{Closed, Session, quality};
+use crate::clients::Sender;
+use crate::failure::Failure;
+use crate::relay::Identified;
 
 /// Why a filter was not granted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,12 +109,17 @@ async fn grant(session: &Session, text: &str, qos: QoS) -> Result<(), Denied> {
     let gateway = &session.local.gateway;
     let correlation_id = gateway.relay.correlation_ids.next();
     let deadline = gateway.deadline(None);
-    let identified =
-        gateway.relay.identify(target.app_version, target.token, &correlation_id, deadline).await;
-    let (app_version, identity) = identified.map_err(|failure| {
+    let sender = Sender::Client(&session.connection);
+    let (version, token) = (target.app_version, target.token);
+    let identified = gateway.relay.identify(version, token, sender, &correlation_id, deadline).await;
+    let Identified { app_version, identity, mark } = identified.map_err(|failure| {
         tracing::debug!(%correlation_id, client_id = &*session.connection.client_id, %failure, "a subscription was denied");
-        if failure.passing { Denied::Unavailable } else { Denied::Unauthorized }
+        match failure {
+            Failure { passing: true, .. } => Denied::Unavailable,
+            Failure { status: 429, .. } => Denied::Quota,
+            _ => Denied::Unauthorized,
+        }
     })?;
-    gateway.attach(&session.connection, &app_version, &identity).map_err(|_| Denied::Quota)?;
+    gateway.attach(&session.connection, &app_version, &identity, mark).map_err(|_| Denied::Quota)?;
     session.connection.subscribe(filter, quality(qos)).map_err(|_| Denied::Quota)
 }

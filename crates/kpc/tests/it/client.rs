@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -34,8 +34,13 @@ pub(crate) struct Will {
     pub(crate) delay_s: u32,
 }
 
+/// What carries MQTT.
+pub(crate) trait Wire: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Wire for T {}
+
 pub(crate) struct Client {
-    stream: TcpStream,
+    stream: Box<dyn Wire>,
     version: u8,
     next_id: u16,
     input: Vec<u8>,
@@ -93,7 +98,24 @@ impl Client {
     pub(crate) async fn open(port: u16, version: u8) -> Self {
         let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
         stream.set_nodelay(true).unwrap();
+        Self::over(stream, version)
+    }
+
+    /// A connection over something else, on which nothing has been said yet.
+    pub(crate) fn over(stream: impl Wire + 'static, version: u8) -> Self {
+        let stream = Box::new(stream);
         Self { stream, version, next_id: 0, input: Vec::new(), put_back: VecDeque::new() }
+    }
+
+    /// Says CONNECT and expects to be accepted.
+    pub(crate) async fn hello(mut self, client_id: &str) -> Self {
+        let (version, name) = (self.version, string(client_id.as_bytes()));
+        let properties: &[u8] = if version == 5 { &[0] } else { &[] };
+        let body = [&string(b"MQTT"), &[version, 0b10, 0, 60][..], properties, &name].concat();
+        self.send(&packet(0x10, &body)).await;
+        let answer = self.next().await;
+        assert!(matches!(answer, Packet::ConnAck { code: 0, .. }), "{answer:?}");
+        self
     }
 
     pub(crate) async fn try_connect(
@@ -103,22 +125,40 @@ impl Client {
         will: Option<Will>,
     ) -> (Self, Packet) {
         let mut client = Self::open(port, version).await;
-        let flags = if will.is_some() { 0b0000_1110 } else { 0b10 };
-        let mut body = [string(b"MQTT"), vec![version, flags, 0, 60]].concat();
-        if version == 5 {
+        let answer = client.say_connect(client_id, None, None, will).await;
+        (client, answer.expect("the connection was closed"))
+    }
+
+    /// Says CONNECT; the answer, unless the connection is closed without one.
+    pub(crate) async fn say_connect(
+        &mut self,
+        client_id: &str,
+        username: Option<&[u8]>,
+        password: Option<&[u8]>,
+        will: Option<Will>,
+    ) -> Option<Packet> {
+        let flag = |is_there: bool, flags: u8| if is_there { flags } else { 0 };
+        let flags = 0b10
+            | flag(will.is_some(), 0b1100)
+            | flag(password.is_some(), 0x40)
+            | flag(username.is_some(), 0x80);
+        let mut body = [string(b"MQTT"), vec![self.version, flags, 0, 60]].concat();
+        if self.version == 5 {
             body.push(0);
         }
         body.extend(string(client_id.as_bytes()));
         if let Some(will) = will {
-            if version == 5 {
+            if self.version == 5 {
                 body.extend(encode(&[(0x18, will.delay_s.to_be_bytes().to_vec())]));
             }
             body.extend(string(will.topic.as_bytes()));
             body.extend(string(will.payload.as_bytes()));
         }
-        client.send(&packet(0x10, &body)).await;
-        let answer = client.next().await;
-        (client, answer)
+        for text in [username, password].into_iter().flatten() {
+            body.extend(string(text));
+        }
+        self.send(&packet(0x10, &body)).await;
+        self.next_or_end().await
     }
 
     pub(crate) async fn send(&mut self, bytes: &[u8]) {

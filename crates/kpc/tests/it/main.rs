@@ -2,14 +2,24 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+mod ccm;
+mod certificates;
 mod client;
+mod clients;
+mod connectivity;
 mod downlink;
+mod guessing;
 mod http;
 mod limits;
 mod mqtt3;
 mod mqtt5;
+mod outage;
 mod replicas;
 mod starting;
+mod switches;
 mod telemetry;
+mod tls;
+mod traffic;
+mod websocket;
 mod wills;
 mod world;

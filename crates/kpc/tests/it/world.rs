@@ -1,5 +1,6 @@
 //! What is around the gateway in these tests: NATS, two registers, an extension.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -10,9 +11,13 @@ use ism::Record as _;
 use ism::config::{CONFIGURATION_REQUEST, ConfigurationRequest, ConfigurationResponse};
 use ism::ecap::{EP_TOKEN_REQUEST, EndpointTokenValidationRequest, EndpointTokenValidationResponse};
 use ism::esp::{CLIENT_DATA, ClientData, ExtensionData};
+use ism::scmp::{BroadcastConfigurationUpdateEvent, UPSERTED};
 use kpc::Kpc;
 use runtime::{Platform, Settings, entry, now_ms};
 use tokio::sync::{Mutex, Notify};
+
+/// The password of every NATS user.
+const PASSWORD: &str = "secret-of-the-tests";
 
 /// The surroundings of one or more gateways.
 pub(crate) struct World {
@@ -23,6 +28,8 @@ pub(crate) struct World {
     pub(crate) token_questions: Arc<AtomicUsize>,
     /// Tokens that the register refuses from now on.
     pub(crate) revoked: Arc<AtomicBool>,
+    /// The gateway's settings, in JSON, of a tenant or of an application version.
+    settings: Arc<std::sync::Mutex<HashMap<String, String>>>,
 }
 
 /// A running gateway.
@@ -45,14 +52,21 @@ pub(crate) struct Extension {
 
 impl World {
     pub(crate) async fn new() -> Self {
-        let nats = testkit::nats().await;
-        let client = nats.client().await;
+        // The gateway has a user of its own, as in production: what its subjects() do not name is refused.
+        let users = runtime::nats_users(&[entry::<Kpc>()]).unwrap();
+        let users = runtime::nats_authorization(&users, |_| PASSWORD.to_owned());
+        let test = format!("    {{ user: test, password: {PASSWORD} }}\n");
+        let nats = testkit::nats_with(&format!("authorization {{\n  users: [\n{users}{test}  ]\n}}\n")).await;
+        // With inboxes as foreign extensions have them.
+        let options = async_nats::ConnectOptions::with_user_and_password("test".into(), PASSWORD.into());
+        let client = options.connect(&nats.url).await.unwrap();
         let world = Self {
             nats,
             client,
             extension: Arc::default(),
             token_questions: Arc::default(),
             revoked: Arc::default(),
+            settings: Arc::default(),
         };
         world.play_application_register().await;
         world.play_token_register().await;
@@ -88,15 +102,36 @@ impl World {
     pub(crate) async fn start(&self, mqtt: u16, extra: &[(&str, &str)]) -> Platform {
         let mut layers = vec![
             ("nats.url".to_owned(), self.nats.url.clone()),
+            ("nats.users.kpc".to_owned(), PASSWORD.to_owned()),
+            ("nats.users.edge".to_owned(), PASSWORD.to_owned()),
             ("http.listen".to_owned(), "127.0.0.1:0".to_owned()),
             ("http.auth.api_key".to_owned(), "a-key-for-tests-0123456789abcdef".to_owned()),
             ("http.auth.tenant".to_owned(), "acme".to_owned()),
+            ("http.auth.tenant_manager".to_owned(), "false".to_owned()),
             ("kpc.mqtt.listen".to_owned(), format!("127.0.0.1:{mqtt}")),
+            ("kpc.mqtt.ws.enabled".to_owned(), "false".to_owned()),
             ("kpc.mqtt.workers".to_owned(), "2".to_owned()),
         ];
         layers.extend(extra.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
         let settings = Settings::from_layers(None, Vec::new(), layers);
         Platform::start(&settings, &[entry::<Kpc>()], &["kpc"], None).await.unwrap()
+    }
+
+    /// Changes the gateway's settings of a tenant, or of a version of its application `demo`, and says so.
+    pub(crate) async fn configure(&self, tenant: &str, app_version: Option<&str>, settings: &str) {
+        let key = app_version.unwrap_or(tenant).to_owned();
+        self.settings.lock().unwrap().insert(key, settings.to_owned());
+        let event = BroadcastConfigurationUpdateEvent {
+            correlation_id: "change".to_owned(),
+            timestamp: now_ms(),
+            originator_replica_id: "tekton-1".to_owned(),
+            tenant_id: Some(tenant.to_owned()),
+            app_name: app_version.map(|_| "demo".to_owned()),
+            app_ver_name: app_version.map(str::to_owned),
+        };
+        let tekton = ids::InstanceName::parse("tekton").unwrap();
+        self.client.publish(UPSERTED.of(&tekton), event.encode()).await.unwrap();
+        self.client.flush().await.unwrap();
     }
 
     /// Events of a subject, for the test to look at.
@@ -108,22 +143,25 @@ impl World {
 
     /// `demo-v1` is a version of `demo`, and so on; `closed-v1` may use no extension; `other` is of another tenant.
     async fn play_application_register(&self) {
-        let client = self.client.clone();
+        let (client, settings) = (self.client.clone(), self.settings.clone());
         let mut requests = client.subscribe(CONFIGURATION_REQUEST.at("tekton")).await.unwrap();
         tokio::spawn(async move {
             while let Some(message) = requests.next().await {
                 let request = ConfigurationRequest::decode(&message.payload).unwrap();
                 let name = request.app_version_name.as_deref().and_then(|name| name.strip_suffix("-v1"));
                 let app_name = name.filter(|name| ["demo", "closed", "counted", "other"].contains(name));
-                let closed = Bytes::from(r#"{"allowed-extension-instances":[]}"#);
-                let config = (name == Some("closed")).then_some(closed);
+                let key = request.app_version_name.as_ref().or(request.tenant_id.as_ref()).unwrap();
+                let closed =
+                    || (name == Some("closed")).then_some(r#"{"allowed-extension-instances":[]}"#.to_owned());
+                let config = settings.lock().unwrap().get(key).cloned().or_else(closed).map(Bytes::from);
+                let is_known = app_name.is_some() || request.tenant_id.is_some();
                 let tenant = if name == Some("other") { "umbrella" } else { "acme" };
                 let app_name = app_name.map(str::to_owned);
                 let response = ConfigurationResponse {
                     correlation_id: request.correlation_id,
                     timestamp: now_ms(),
-                    status_code: if app_name.is_some() { 200 } else { 404 },
-                    tenant_id: app_name.as_ref().map(|_| tenant.to_owned()),
+                    status_code: if is_known { 200 } else { 404 },
+                    tenant_id: request.tenant_id.or(app_name.as_ref().map(|_| tenant.to_owned())),
                     app_version_names: request.app_version_name.into_iter().collect(),
                     app_name,
                     config,

@@ -32,6 +32,10 @@ macro_rules! held_service {
             const NAME: &'static str = $name;
             type Config = NoConfig;
 
+            fn subjects() -> runtime::Subjects {
+                runtime::Subjects::new()
+            }
+
             async fn start(_: NoConfig, context: Context) -> anyhow::Result<()> {
                 let subject = GET_REQUEST.service(context.instance());
                 let provider = Provider { subject, name: "held", concurrent_max: CONCURRENT_MAX };

@@ -3,5 +3,7 @@
 
 mod api;
 mod limits;
+mod permissions;
 mod shutdown;
 mod site;
+mod tls;

@@ -4,10 +4,13 @@ use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use ids::TenantId;
+use ids::{ApplicationName, CorrelationId, TenantId};
 use opentelemetry_sdk::metrics::{InMemoryMetricExporter, PeriodicReader, SdkMeterProvider};
 use reqwest::{Client, RequestBuilder, Response};
-use rest::{Caller, Config, Created, Edge, Error, Json, Mounts, Page, PageOf, Path};
+use rest::{
+    Access, Caller, Config, Created, Edge, Error, Json, Mounts, Page, PageOf, Path, Role, Rule, Scope,
+    Verify, Verifying, rule,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::Notify;
@@ -18,6 +21,18 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 pub(crate) const KEY: &str = "key-of-the-tenant-harbour";
+
+const ROUTES: &[Rule] = &[
+    rule("GET", "/berths/api/v1/berths", "berth:read", Scope::Tenant),
+    rule("POST", "/berths/api/v1/berths", "berth:create", Scope::Tenant),
+    rule("GET", "/berths/api/v1/fail/{number}", "berth:read", Scope::Tenant),
+    rule("GET", "/berths/api/v1/crash", "berth:read", Scope::Tenant),
+    rule("GET", "/berths/api/v1/wait", "berth:read", Scope::Tenant),
+    rule("GET", "/berths/api/v1/applications/{appName}", "application:read", Scope::Path("appName")),
+    rule("GET", "/berths/api/v1/applications", "application:read", Scope::Handler),
+    rule("GET", "/berths/api/v1/harbours", "kaa:harbour:read", Scope::Platform),
+    rule("GET", "/berths/api/v1/open", "", Scope::Public),
+];
 
 /// The metrics of all edges of this test process.
 pub(crate) static METRICS: LazyLock<(SdkMeterProvider, InMemoryMetricExporter)> = LazyLock::new(|| {
@@ -56,9 +71,14 @@ pub(crate) async fn site_with(change: impl FnOnce(&mut Config)) -> Site {
         .routes(routes!(fail))
         .routes(routes!(crash))
         .routes(routes!(wait))
+        .routes(routes!(application))
+        .routes(routes!(applications))
+        .routes(routes!(harbours))
+        .routes(routes!(open))
         .with_state((Arc::clone(&begun), Arc::clone(&go_on)));
+    edge.authenticator().set_verifier(Arc::new(Register));
     let (address, mounts) = (edge.local_addr(), edge.mounts().clone());
-    mounts.add(rest::service("berths", routes));
+    mounts.add(rest::service("berths", ROUTES, routes));
     mounts.complete();
     let stopping = CancellationToken::new();
     let served = tokio::spawn(edge.serve(stopping.clone()));
@@ -135,4 +155,55 @@ async fn wait(axum::extract::State((begun, go_on)): axum::extract::State<Signals
     begun.notify_one();
     go_on.notified().await;
     "done"
+}
+
+/// Tells which application was reached.
+#[utoipa::path(get, path = "/berths/api/v1/applications/{appName}", params(("appName" = String, Path)), responses((status = 200)))]
+async fn application(Path(name): Path<String>) -> String {
+    name
+}
+
+/// Tells which applications the caller reaches.
+#[utoipa::path(get, path = "/berths/api/v1/applications", responses((status = 200)))]
+async fn applications(caller: Caller) -> String {
+    let Some(applications) = caller.applications() else { return "all".to_owned() };
+    applications.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+}
+
+/// Tells which tenant the caller is of.
+#[utoipa::path(get, path = "/berths/api/v1/harbours", responses((status = 200)))]
+async fn harbours(caller: Caller) -> String {
+    caller.tenant.to_string()
+}
+
+/// Greets everybody.
+#[utoipa::path(get, path = "/berths/api/v1/open", responses((status = 200)))]
+async fn open() -> &'static str {
+    "welcome"
+}
+
+/// Knows credentials of the form `<tenant>/<role>/<application>=<role>,...`.
+#[derive(Debug)]
+struct Register;
+
+impl Verify for Register {
+    fn verify<'a>(&'a self, credential: &'a str, _: &'a CorrelationId) -> Verifying<'a> {
+        let mut parts = credential.split('/');
+        let (Some(tenant), Some(role), Some(grants)) = (parts.next(), parts.next(), parts.next()) else {
+            return Box::pin(async { Err(Error::unauthorized("unknown")) });
+        };
+        let grants = grants.split(',').filter_map(|grant| grant.split_once('='));
+        let grants = grants
+            .map(|(name, role)| (ApplicationName::parse(name).unwrap(), Role::parse(role).unwrap()))
+            .collect();
+        let access = Access {
+            tenant: TenantId::parse(tenant).unwrap(),
+            subject: "1".into(),
+            name: "somebody".into(),
+            role: Role::parse(role),
+            grants,
+            expires_at: None,
+        };
+        Box::pin(async { Ok(Arc::new(access)) })
+    }
 }

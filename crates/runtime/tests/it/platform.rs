@@ -20,6 +20,10 @@ impl Service for Worker {
     const NAME: &'static str = "worker";
     type Config = Config;
 
+    fn subjects() -> runtime::Subjects {
+        runtime::Subjects::new()
+    }
+
     async fn start(config: Config, context: Context) -> anyhow::Result<()> {
         context.mount(axum::Router::new().route("/worker/ping", axum::routing::get(async || "pong")));
         let stopping = context.stopping();
@@ -42,6 +46,7 @@ pub(crate) fn settings(nats: &testkit::Nats, extra: &[(&str, &str)]) -> Settings
         ("http.listen".to_owned(), "127.0.0.1:0".to_owned()),
         ("http.auth.api_key".to_owned(), "a-key-for-tests-0123456789abcdef".to_owned()),
         ("http.auth.tenant".to_owned(), "test".to_owned()),
+        ("http.auth.tenant_manager".to_owned(), "false".to_owned()),
     ];
     layers.extend(extra.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
     Settings::from_layers(None, Vec::new(), layers)

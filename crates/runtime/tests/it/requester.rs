@@ -23,6 +23,10 @@ impl Service for Asker {
     const NAME: &'static str = "asker";
     type Config = NoConfig;
 
+    fn subjects() -> runtime::Subjects {
+        runtime::Subjects::new().receives("test").reads_configuration()
+    }
+
     async fn start(_config: NoConfig, _context: Context) -> anyhow::Result<()> {
         Ok(())
     }

@@ -1,68 +1,22 @@
-//! `/app-configs/applications/{appName}`, and the same for one version.
-//!
-//! The application's resource holds the blocks of its versions too (`versions.<version>`). `PUT` replaces all
-//! that the resource holds: what the body does not name is removed, so `GET`, edit, `PUT` does what it looks
-//! like. `PATCH` is a JSON merge patch (RFC 7396) to the blocks of the named service instances, `null`
-//! removes.
+//! `/app-configs/applications/{appName}`, and the same for one version. The application's resource holds the
+//! blocks of its versions too (`versions.<version>`).
 
 use axum::extract::State;
-use ids::{AppVersionName, ApplicationName, InstanceName};
-use rest::{Caller, Error, Json, Parameters, Path};
+use axum::response::Response;
+use ids::{AppVersionName, ApplicationName};
+use rest::{Caller, Error, IfMatch, IfNoneMatch, Json, Parameters, Path};
 use serde_json::Value;
 
 use super::Api;
-use crate::document::{Blocks, Level, Scope};
+use super::configs::Resource;
+use crate::document::Scope;
 
-fn instances(parameters: &Parameters) -> Result<Vec<InstanceName>, Error> {
-    parameters.list("serviceInstanceName")
+fn of_application(caller: &Caller, application: ApplicationName) -> Resource {
+    Resource::own(caller, Scope::Application(application))
 }
 
-fn of_application(application: ApplicationName) -> Scope {
-    Scope { application, level: Level::Application }
-}
-
-fn of_version((application, version): (ApplicationName, AppVersionName)) -> Scope {
-    Scope { application, level: Level::Version(version) }
-}
-
-impl Api {
-    async fn read(
-        &self,
-        caller: &Caller,
-        scope: &Scope,
-        parameters: &Parameters,
-    ) -> Result<Json<Value>, Error> {
-        let blocks = self.store.blocks(&caller.tenant, scope, &instances(parameters)?).await?;
-        Ok(Json(scope.document(blocks)))
-    }
-
-    async fn replace(&self, caller: &Caller, scope: &Scope, body: Value) -> Result<Json<Value>, Error> {
-        self.change(caller, scope, |_, versions| scope.read(body, versions)).await
-    }
-
-    async fn merge(
-        &self,
-        caller: &Caller,
-        scope: &Scope,
-        parameters: &Parameters,
-        body: Value,
-    ) -> Result<Json<Value>, Error> {
-        let named = instances(parameters)?;
-        if named.is_empty() {
-            return Err(Error::bad_request("name the service instances to change in serviceInstanceName"));
-        }
-        self.change(caller, scope, |blocks, versions| scope.patch(blocks, &named, body, versions)).await
-    }
-
-    async fn change<F>(&self, caller: &Caller, scope: &Scope, change: F) -> Result<Json<Value>, Error>
-    where
-        F: FnOnce(Blocks, &[String]) -> Result<Blocks, crate::document::Fault> + Send,
-    {
-        let (blocks, changes) = self.store.change_blocks(&caller.tenant, scope, change).await?;
-        let correlation_id = caller.correlation_id.as_str();
-        self.events.changed(correlation_id, &caller.tenant, &scope.application, &changes).await;
-        Ok(Json(scope.document(blocks)))
-    }
+fn of_version(caller: &Caller, (application, version): (ApplicationName, AppVersionName)) -> Resource {
+    Resource::own(caller, Scope::Version(application, version))
 }
 
 /// The configuration of services for an application, its versions included.
@@ -71,34 +25,46 @@ impl Api {
     params(
         ("appName" = String, Path, description = "The application's name."),
         ("serviceInstanceName" = Option<Vec<String>>, Query, description = "Only these; repeated or by comma."),
+        ("If-None-Match" = Option<String>, Header, description = "The tag of what the caller has."),
     ),
-    responses((status = 200, body = Object), (status = 404, body = rest::ErrorBody)),
+    responses(
+        (status = 200, body = Object, headers(("ETag" = String, description = "The tag of this state."))),
+        (status = 304, description = "The caller has it."), (status = 404, body = rest::ErrorBody),
+    ),
 )]
 pub(super) async fn get_application(
     State(api): State<Api>,
     caller: Caller,
     Path(application): Path<ApplicationName>,
     parameters: Parameters,
-) -> Result<Json<Value>, Error> {
-    api.read(&caller, &of_application(application), &parameters).await
+    known: IfNoneMatch,
+) -> Result<Response, Error> {
+    api.read(&of_application(&caller, application), &parameters, &known).await
 }
 
 /// Replaces the configuration of all services for an application, its versions included.
 #[utoipa::path(
     put, path = "/tekton/api/v1/app-configs/applications/{appName}", tag = "service configuration",
-    params(("appName" = String, Path, description = "The application's name.")), request_body = Object,
+    params(
+        ("appName" = String, Path, description = "The application's name."),
+        ("If-Match" = Option<String>, Header, description = "The tag of the state to replace."),
+    ),
+    request_body = Object,
     responses(
-        (status = 200, body = Object), (status = 400, body = rest::ErrorBody),
-        (status = 404, body = rest::ErrorBody), (status = 413, body = rest::ErrorBody),
+        (status = 200, body = Object, headers(("ETag" = String, description = "The tag of the new state."))),
+        (status = 400, body = rest::ErrorBody), (status = 404, body = rest::ErrorBody),
+        (status = 412, body = rest::ErrorBody), (status = 413, body = rest::ErrorBody),
     ),
 )]
 pub(super) async fn put_application(
     State(api): State<Api>,
     caller: Caller,
     Path(application): Path<ApplicationName>,
+    expected: IfMatch,
     Json(body): Json<Value>,
-) -> Result<Json<Value>, Error> {
-    api.replace(&caller, &of_application(application), body).await
+) -> Result<Response, Error> {
+    let resource = of_application(&caller, application);
+    api.replace(&caller, &resource, &expected, body).await
 }
 
 /// Changes the configuration of the named services for an application by a JSON merge patch.
@@ -107,11 +73,13 @@ pub(super) async fn put_application(
     params(
         ("appName" = String, Path, description = "The application's name."),
         ("serviceInstanceName" = Vec<String>, Query, description = "What to change; repeated or by comma."),
+        ("If-Match" = Option<String>, Header, description = "The tag of what `GET` with the same names shows."),
     ),
     request_body = Object,
     responses(
-        (status = 200, body = Object), (status = 400, body = rest::ErrorBody),
-        (status = 404, body = rest::ErrorBody), (status = 413, body = rest::ErrorBody),
+        (status = 200, body = Object, headers(("ETag" = String, description = "The tag of the new state."))),
+        (status = 400, body = rest::ErrorBody), (status = 404, body = rest::ErrorBody),
+        (status = 412, body = rest::ErrorBody), (status = 413, body = rest::ErrorBody),
     ),
 )]
 pub(super) async fn patch_application(
@@ -119,9 +87,11 @@ pub(super) async fn patch_application(
     caller: Caller,
     Path(application): Path<ApplicationName>,
     parameters: Parameters,
+    expected: IfMatch,
     Json(body): Json<Value>,
-) -> Result<Json<Value>, Error> {
-    api.merge(&caller, &of_application(application), &parameters, body).await
+) -> Result<Response, Error> {
+    let resource = of_application(&caller, application);
+    api.merge(&caller, &resource, &expected, &parameters, body).await
 }
 
 /// The configuration of services for one version.
@@ -132,16 +102,21 @@ pub(super) async fn patch_application(
         ("appName" = String, Path, description = "The application's name."),
         ("appVersionName" = String, Path, description = "The version's full name."),
         ("serviceInstanceName" = Option<Vec<String>>, Query, description = "Only these; repeated or by comma."),
+        ("If-None-Match" = Option<String>, Header, description = "The tag of what the caller has."),
     ),
-    responses((status = 200, body = Object), (status = 404, body = rest::ErrorBody)),
+    responses(
+        (status = 200, body = Object, headers(("ETag" = String, description = "The tag of this state."))),
+        (status = 304, description = "The caller has it."), (status = 404, body = rest::ErrorBody),
+    ),
 )]
 pub(super) async fn get_version(
     State(api): State<Api>,
     caller: Caller,
     Path(names): Path<(ApplicationName, AppVersionName)>,
     parameters: Parameters,
-) -> Result<Json<Value>, Error> {
-    api.read(&caller, &of_version(names), &parameters).await
+    known: IfNoneMatch,
+) -> Result<Response, Error> {
+    api.read(&of_version(&caller, names), &parameters, &known).await
 }
 
 /// Replaces the configuration of all services for one version.
@@ -151,20 +126,24 @@ pub(super) async fn get_version(
     params(
         ("appName" = String, Path, description = "The application's name."),
         ("appVersionName" = String, Path, description = "The version's full name."),
+        ("If-Match" = Option<String>, Header, description = "The tag of the state to replace."),
     ),
     request_body = Object,
     responses(
-        (status = 200, body = Object), (status = 400, body = rest::ErrorBody),
-        (status = 404, body = rest::ErrorBody), (status = 413, body = rest::ErrorBody),
+        (status = 200, body = Object, headers(("ETag" = String, description = "The tag of the new state."))),
+        (status = 400, body = rest::ErrorBody), (status = 404, body = rest::ErrorBody),
+        (status = 412, body = rest::ErrorBody), (status = 413, body = rest::ErrorBody),
     ),
 )]
 pub(super) async fn put_version(
     State(api): State<Api>,
     caller: Caller,
     Path(names): Path<(ApplicationName, AppVersionName)>,
+    expected: IfMatch,
     Json(body): Json<Value>,
-) -> Result<Json<Value>, Error> {
-    api.replace(&caller, &of_version(names), body).await
+) -> Result<Response, Error> {
+    let resource = of_version(&caller, names);
+    api.replace(&caller, &resource, &expected, body).await
 }
 
 /// Changes the configuration of the named services for one version by a JSON merge patch.
@@ -175,11 +154,13 @@ pub(super) async fn put_version(
         ("appName" = String, Path, description = "The application's name."),
         ("appVersionName" = String, Path, description = "The version's full name."),
         ("serviceInstanceName" = Vec<String>, Query, description = "What to change; repeated or by comma."),
+        ("If-Match" = Option<String>, Header, description = "The tag of what `GET` with the same names shows."),
     ),
     request_body = Object,
     responses(
-        (status = 200, body = Object), (status = 400, body = rest::ErrorBody),
-        (status = 404, body = rest::ErrorBody), (status = 413, body = rest::ErrorBody),
+        (status = 200, body = Object, headers(("ETag" = String, description = "The tag of the new state."))),
+        (status = 400, body = rest::ErrorBody), (status = 404, body = rest::ErrorBody),
+        (status = 412, body = rest::ErrorBody), (status = 413, body = rest::ErrorBody),
     ),
 )]
 pub(super) async fn patch_version(
@@ -187,7 +168,9 @@ pub(super) async fn patch_version(
     caller: Caller,
     Path(names): Path<(ApplicationName, AppVersionName)>,
     parameters: Parameters,
+    expected: IfMatch,
     Json(body): Json<Value>,
-) -> Result<Json<Value>, Error> {
-    api.merge(&caller, &of_version(names), &parameters, body).await
+) -> Result<Response, Error> {
+    let resource = of_version(&caller, names);
+    api.merge(&caller, &resource, &expected, &parameters, body).await
 }

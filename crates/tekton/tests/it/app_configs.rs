@@ -1,15 +1,15 @@
-//! Service configuration: over REST, as other services are told, and the events in between.
+//! Service configuration of applications: over REST, as other services are told, and the events in between.
 
-use ids::InstanceName;
-use ism::config::{CONFIGURATION_REQUEST, ConfigurationRequest, ConfigurationResponse};
+use axum::http::Method;
+use ism::config::{ConfigurationRequest, ConfigurationResponse};
 use ism::scmp::{BroadcastConfigurationUpdateEvent, ServiceSpecificConfigurationUpdateEvent};
 use serde_json::{Value, json};
 use testbed::{ACME, Events, Testbed};
 
-use crate::{create_application, create_version, start};
-
-const BROADCASTS: &str = "kaa.v1.events.tekton.service.configuration.*";
-const TARGETED: &str = "kaa.v1.service.*.scmp.>";
+use crate::{
+    BROADCASTS, TARGETED, block, config_path, create_application, create_version, document, put_question,
+    question, start,
+};
 
 /// Asks as a service would; `name` is that of a version or an application.
 async fn ask(
@@ -19,19 +19,11 @@ async fn ask(
     application: Option<&str>,
 ) -> ConfigurationResponse {
     let request = ConfigurationRequest {
-        correlation_id: "c-1".to_owned(),
-        timestamp: runtime::now_ms(),
-        timeout: 5_000,
-        service_instance_name: instance.to_owned(),
         app_version_name: version.map(ToOwned::to_owned),
         app_name: application.map(ToOwned::to_owned),
+        ..question(instance)
     };
-    let tekton = InstanceName::parse("tekton").unwrap();
-    bed.ask(CONFIGURATION_REQUEST.service(&tekton), &request).await
-}
-
-fn block(response: &ConfigurationResponse) -> Option<Value> {
-    response.config.as_ref().map(|block| serde_json::from_slice(block).unwrap())
+    put_question(bed, &request).await
 }
 
 #[tokio::test]
@@ -62,6 +54,7 @@ async fn services_are_told_their_block_or_that_there_is_none() {
     assert_eq!((unknown.status_code, unknown.tenant_id), (404, None));
     assert_eq!(ask(&bed, "dcx", None, Some("nothing")).await.status_code, 404);
     assert_eq!(ask(&bed, "dcx", None, None).await.status_code, 400);
+    assert_eq!(ask(&bed, "dcx", Some(&v1), Some(&app)).await.status_code, 400);
     assert_eq!(ask(&bed, "d.cx", None, Some(&app)).await.status_code, 400);
     assert_eq!(ask(&bed, "dcx", Some("A"), None).await.status_code, 400);
     bed.stop().await;
@@ -156,6 +149,7 @@ async fn bad_configuration_is_refused_and_changes_nothing() {
         (json!({"dcx": {"kaa": {"applications": {"other": {}}}}}), "kaa.applications"),
         (json!({"dcx": with(json!(1))}), "JSON object"),
         (json!({"dcx": with(json!({"versions": {"none-v1": {}}}))}), "none-v1"),
+        (json!({"dxc": with(json!({}))}), "known are bcx, dcx, epts, kpc"),
     ] {
         let message = rest.put(&path, &body).await.refused(400);
         assert!(message.contains(word), "{body}: {message}");
@@ -168,10 +162,47 @@ async fn bad_configuration_is_refused_and_changes_nothing() {
     assert_eq!(rest.get(&path).await.expect(200), json!({}));
 
     assert!(rest.patch(&path, &json!({})).await.refused(400).contains("serviceInstanceName"));
-    let unnamed =
-        rest.patch(&format!("{path}?serviceInstanceName=dcx"), &json!({"dcx": {}, "kpc": {}})).await;
+    let unnamed = rest
+        .patch(&format!("{path}?serviceInstanceName=dcx"), &json!({"dcx": {}, "kpc": with(json!({}))}))
+        .await;
     assert!(unnamed.refused(400).contains("kpc"));
     let nowhere = rest.put(&format!("{path}/app-versions/{app}-v9"), &json!({})).await.refused(404);
     assert!(nowhere.contains("-v9"), "{nowhere}");
+    bed.stop().await;
+}
+
+#[tokio::test]
+async fn a_change_can_be_made_to_hold_to_what_was_read() {
+    let bed = start(&[]).await;
+    let rest = bed.rest(ACME);
+    let app = create_application(&rest).await;
+    let path = config_path(&app);
+    let first = rest.put(&path, &document("dcx", &app, json!({"a": 1}))).await;
+    let tag = first.etag.clone().unwrap();
+    assert!(tag.starts_with('"') && tag.ends_with('"'), "{tag}");
+    assert_eq!(rest.get(&path).await.etag.as_ref(), Some(&tag));
+    let known = rest.call_with(Method::GET, &path, &[("if-none-match", &tag)], None).await;
+    assert_eq!((known.status, known.body, known.etag.as_ref()), (304, Value::Null, Some(&tag)));
+
+    let second = document("dcx", &app, json!({"a": 2}));
+    let put = async |tag: &str| rest.call_with(Method::PUT, &path, &[("if-match", tag)], Some(&second)).await;
+    let changed = put(&tag).await;
+    let newer = changed.etag.clone().unwrap();
+    assert_eq!(changed.expect(200), second);
+    assert_ne!(newer, tag);
+    assert!(put(&tag).await.refused(412).contains(newer.trim_matches('"')));
+    assert_eq!(put("*").await.status, 200);
+
+    // A patch sees the service instances that it names, so others may change meanwhile.
+    let of_dcx = format!("{path}?serviceInstanceName=dcx");
+    let tag = rest.get(&of_dcx).await.etag.unwrap();
+    rest.patch(&format!("{path}?serviceInstanceName=kpc"), &document("kpc", &app, json!({})))
+        .await
+        .expect(200);
+    let patch = json!({"kaa": {"applications": {&app: {"b": 3}}}});
+    let patched = rest.call_with(Method::PATCH, &of_dcx, &[("if-match", &tag)], Some(&patch)).await;
+    assert_eq!(patched.expect(200), document("dcx", &app, json!({"a": 2, "b": 3})));
+    let late = rest.call_with(Method::PATCH, &of_dcx, &[("if-match", &tag)], Some(&patch)).await;
+    late.refused(412);
     bed.stop().await;
 }

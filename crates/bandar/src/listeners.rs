@@ -1,0 +1,141 @@
+//! Where `bandar up` listens.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use anyhow::Context as _;
+use runtime::{Faults, Settings};
+use serde::Deserialize;
+
+use crate::data::{DataDir, Running};
+
+/// The listeners beside plain HTTP, each with the port that it will have.
+pub(crate) struct Listeners {
+    https: SocketAddr,
+    mqtt: SocketAddr,
+    mqtt_tls: SocketAddr,
+    mqtt_ws: SocketAddr,
+    mqtt_wss: SocketAddr,
+}
+
+/// As much of the section `[http]` as is asked for here.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Http {
+    tls: Listen,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Listen {
+    listen: Option<SocketAddr>,
+}
+
+/// As much of the section `[kpc]` as is asked for here.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Kpc {
+    mqtt: Mqtt,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Mqtt {
+    listen: Option<SocketAddr>,
+    tls: Listen,
+    ws: Listen,
+    wss: Listen,
+}
+
+impl Listeners {
+    /// Reads them from the configuration. For port 0 a free one is chosen here, so that it can be told.
+    pub(crate) fn of(given: &Settings) -> anyhow::Result<Self> {
+        let http: Http = given.section("http").map_err(Faults)?;
+        let Kpc { mqtt } = given.section("kpc").map_err(Faults)?;
+        // Who says where plain MQTT is served, says it for the others too.
+        let ip = mqtt.listen.map_or(Ipv4Addr::UNSPECIFIED.into(), |listen| listen.ip());
+        let any = mqtt.listen.is_some_and(|listen| listen.port() == 0);
+        let chosen = |key: &str, listen: Option<SocketAddr>, port: u16| {
+            let default = SocketAddr::new(ip, if any { 0 } else { port });
+            with_port(key, listen.unwrap_or(default))
+        };
+        Ok(Self {
+            https: chosen("http.tls.listen", http.tls.listen, 8443)?,
+            mqtt: chosen("kpc.mqtt.listen", mqtt.listen, 1883)?,
+            mqtt_tls: chosen("kpc.mqtt.tls.listen", mqtt.tls.listen, 8883)?,
+            mqtt_ws: chosen("kpc.mqtt.ws.listen", mqtt.ws.listen, 8083)?,
+            mqtt_wss: chosen("kpc.mqtt.wss.listen", mqtt.wss.listen, 8084)?,
+        })
+    }
+
+    /// The settings that make the services listen there.
+    pub(crate) fn settings(&self) -> Vec<(String, String)> {
+        let all = [
+            ("http.tls.listen", self.https),
+            ("kpc.mqtt.listen", self.mqtt),
+            ("kpc.mqtt.tls.listen", self.mqtt_tls),
+            ("kpc.mqtt.ws.listen", self.mqtt_ws),
+            ("kpc.mqtt.wss.listen", self.mqtt_wss),
+        ];
+        all.into_iter().map(|(key, listen)| (key.to_owned(), listen.to_string())).collect()
+    }
+
+    /// Where the platform is reached from this machine.
+    pub(crate) fn running(&self, http: SocketAddr, data: &DataDir) -> Running {
+        Running {
+            pid: std::process::id(),
+            http: format!("http://{}", from_here(http)),
+            mqtt: from_here(self.mqtt).to_string(),
+            https: format!("https://{}", from_here(self.https)),
+            mqtt_tls: from_here(self.mqtt_tls).to_string(),
+            mqtt_ws: format!("ws://{}/mqtt", from_here(self.mqtt_ws)),
+            mqtt_wss: format!("wss://{}/mqtt", from_here(self.mqtt_wss)),
+            root_certificate: data.path().join("tls/ca.pem"),
+        }
+    }
+}
+
+fn with_port(key: &str, mut listen: SocketAddr) -> anyhow::Result<SocketAddr> {
+    if listen.port() == 0 {
+        let port = crate::backing::ports::free_on(listen.ip());
+        listen.set_port(port.with_context(|| format!("no free port on {}; set {key}", listen.ip()))?);
+    }
+    Ok(listen)
+}
+
+/// The address to connect to from this machine for one that is listened on.
+fn from_here(listen: SocketAddr) -> SocketAddr {
+    let ip = match listen.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, listen.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_shown_as_they_are_reached() {
+        let shown = |listen: &str| from_here(listen.parse().unwrap()).to_string();
+        assert_eq!(shown("0.0.0.0:8080"), "127.0.0.1:8080");
+        assert_eq!(shown("[::]:1883"), "[::1]:1883");
+        assert_eq!(shown("192.0.2.7:80"), "192.0.2.7:80");
+    }
+
+    #[test]
+    fn what_is_not_given_follows_plain_mqtt() {
+        let listeners = |given: &[(&str, &str)]| {
+            let given = given.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+            Listeners::of(&Settings::from_layers(None, Vec::new(), given.collect())).unwrap()
+        };
+        let defaults = listeners(&[]);
+        assert_eq!(defaults.mqtt_tls.to_string(), "0.0.0.0:8883");
+        assert_eq!(defaults.https.to_string(), "0.0.0.0:8443");
+        let local =
+            listeners(&[("kpc.mqtt.listen", "127.0.0.1:0"), ("kpc.mqtt.ws.listen", "127.0.0.1:8000")]);
+        assert_eq!(local.mqtt_ws.to_string(), "127.0.0.1:8000");
+        assert!(local.mqtt_tls.ip().is_loopback() && ![0, 8883].contains(&local.mqtt_tls.port()));
+    }
+}

@@ -1,0 +1,100 @@
+//! The users of NATS: one for each service, with the least permissions that it needs.
+
+use ids::InstanceName;
+use runtime::NatsUser;
+
+use crate::cli::NatsConfig;
+use crate::services;
+use crate::settings::fault;
+
+/// The users of all services of the platform, of the edge that checks credentials, and of extensions of other teams.
+pub(crate) fn users(extensions: &[InstanceName]) -> anyhow::Result<Vec<NatsUser>> {
+    let mut users = runtime::nats_users(&services::all())?;
+    let subjects = extension::subjects();
+    users.extend(extensions.iter().map(|name| NatsUser::new(name, &subjects)));
+    Ok(users)
+}
+
+/// The names of extensions, none of which may be a service's.
+pub(crate) fn extension_names(names: &[String]) -> anyhow::Result<Vec<InstanceName>> {
+    let taken = runtime::nats_users(&services::all())?;
+    let mut extensions = Vec::new();
+    for name in names {
+        let parsed = InstanceName::parse(name).map_err(|error| fault("--extension", error.to_string()))?;
+        if taken.iter().any(|user| user.name == *name) {
+            return Err(fault(
+                "--extension",
+                format!("{name} is a service of the platform: choose another name"),
+            )
+            .into());
+        }
+        extensions.push(parsed);
+    }
+    Ok(extensions)
+}
+
+/// The block `authorization` of a nats-server's configuration; `password` gives the value for a user.
+pub(crate) fn authorization(users: &[NatsUser], password: impl Fn(&str) -> String) -> String {
+    format!("authorization {{\n  users: [\n{}  ]\n}}\n", runtime::nats_authorization(users, password))
+}
+
+/// The environment variable that holds a user's password in a cluster.
+pub(crate) fn variable(user: &str) -> String {
+    format!("BANDAR_NATS_{}", user.to_ascii_uppercase().replace('-', "_"))
+}
+
+/// `bandar nats-config`: prints the block for a cluster's nats-server, whose passwords come from its environment.
+pub(crate) fn nats_config(arguments: &NatsConfig) -> anyhow::Result<()> {
+    let users = users(&extension_names(&arguments.extensions)?)?;
+    let head = "# Printed by `bandar nats-config`: one user for each service, with its subjects only. Include it in the configuration of\n\
+                # nats-server. Each password is in the server's environment; it must begin with a letter.\n";
+    crate::say(&format!("{head}{}", authorization(&users, |user| format!("${}", variable(user)))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_service_has_a_user() {
+        let users = users(&extension_names(&["echo".to_owned()]).unwrap()).unwrap();
+        let names: Vec<&str> = users.iter().map(|user| user.name.as_str()).collect();
+        for service in services::names() {
+            assert!(names.contains(&service), "{service}");
+        }
+        assert!(names.contains(&"edge") && names.contains(&"echo"));
+        let text = authorization(&users, |user| format!("${}", variable(user)));
+        assert!(text.contains(r#"user: "echo", password: $BANDAR_NATS_ECHO"#), "{text}");
+        assert!(text.contains(r#""kaa.v1.service.echo.esp.ClientData""#), "{text}");
+    }
+
+    #[test]
+    fn only_the_token_register_answers_whose_a_token_is() {
+        let allowed = |user: &NatsUser| {
+            let answer = "kaa.v1.replica.*.ecap.*.ep-token-response";
+            user.permissions.publish.iter().any(|subject| subject == answer)
+        };
+        let users = users(&[]).unwrap();
+        let allowed: Vec<&str> =
+            users.iter().filter(|user| allowed(user)).map(|user| user.name.as_str()).collect();
+        assert_eq!(allowed, ["cm"]);
+    }
+
+    #[test]
+    fn nobody_may_do_everything() {
+        for user in users(&[]).unwrap() {
+            for subject in user.permissions.publish.iter().chain(&user.permissions.subscribe) {
+                let first = subject.split('.').next().unwrap_or_default();
+                assert!(!["*", ">"].contains(&first), "{}: {subject}", user.name);
+                assert!(subject != "kaa.>" && subject != "$JS.>", "{}: {subject}", user.name);
+            }
+        }
+    }
+
+    #[test]
+    fn an_extension_takes_no_service_s_name() {
+        assert!(extension_names(&["cm".to_owned()]).is_err());
+        assert!(extension_names(&["edge".to_owned()]).is_err());
+        assert!(extension_names(&["a.b".to_owned()]).is_err());
+    }
+}
