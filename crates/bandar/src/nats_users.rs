@@ -45,10 +45,13 @@ pub(crate) fn variable(user: &str) -> String {
 
 /// `bandar nats-config`: prints the block for a cluster's nats-server, whose passwords come from its environment.
 pub(crate) fn nats_config(arguments: &NatsConfig) -> anyhow::Result<()> {
-    let users = users(&extension_names(&arguments.extensions)?)?;
+    crate::say(&cluster(&users(&extension_names(&arguments.extensions)?)?))
+}
+
+fn cluster(users: &[NatsUser]) -> String {
     let head = "# Printed by `bandar nats-config`: one user for each service, with its subjects only. Include it in the configuration of\n\
                 # nats-server. Each password is in the server's environment; it must begin with a letter.\n";
-    crate::say(&format!("{head}{}", authorization(&users, |user| format!("${}", variable(user)))))
+    format!("{head}{}", authorization(users, |user| format!("${}", variable(user))))
 }
 
 #[cfg(test)]
@@ -89,6 +92,15 @@ mod tests {
                 assert!(subject != "kaa.>" && subject != "$JS.>", "{}: {subject}", user.name);
             }
         }
+    }
+
+    #[test]
+    fn the_users_in_deploy_are_these() {
+        let kept = include_str!("../../../deploy/nats/authorization.conf");
+        assert!(
+            cluster(&users(&[]).unwrap()) == kept,
+            "run `bandar nats-config > deploy/nats/authorization.conf`"
+        );
     }
 
     #[test]

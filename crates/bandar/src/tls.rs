@@ -98,9 +98,10 @@ fn make_machine(issuer: &Issuer<'_, KeyPair>, names: &[String]) -> anyhow::Resul
     for name in &all {
         let name = match name.parse::<IpAddr>() {
             Ok(address) => rcgen::SanType::IpAddress(address),
-            Err(_) => rcgen::SanType::DnsName(
-                name.as_str().try_into().with_context(|| format!("--tls-name {name}: not a host name"))?,
-            ),
+            Err(_) if is_host_name(name) => rcgen::SanType::DnsName(name.as_str().try_into()?),
+            // The machine's own name may be anything; a name that was asked for may not.
+            Err(_) if *name == host => continue,
+            Err(_) => anyhow::bail!("--tls-name {name}: write a host name or an address"),
         };
         params.subject_alt_names.push(name);
     }
@@ -110,6 +111,13 @@ fn make_machine(issuer: &Issuer<'_, KeyPair>, names: &[String]) -> anyhow::Resul
     let key = KeyPair::generate()?;
     let certificate = params.signed_by(&key, issuer)?;
     Ok((certificate.pem(), key.serialize_pem()))
+}
+
+fn is_host_name(name: &str) -> bool {
+    let label = |label: &str| {
+        !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_*".contains(&byte))
+    };
+    name.len() <= 253 && name.split('.').all(label)
 }
 
 fn params(common_name: &str, days: i64) -> CertificateParams {

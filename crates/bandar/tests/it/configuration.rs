@@ -58,8 +58,9 @@ fn a_complete_configuration_has_no_faults() {
     command
         .env("NATS_URL", "nats://127.0.0.1:4222")
         .env("DATABASE_URL", "postgres://bandar@127.0.0.1/bandar");
-    command.env("BANDAR__HTTP__AUTH__API_KEY", "k".repeat(40)).env("BANDAR__HTTP__AUTH__TENANT", "bandar");
-    command.env("BANDAR__CM__TOKEN_KEY", "ab".repeat(32));
+    for key in ["CM__TOKEN_KEY", "TM__KEY_ENCRYPTION_KEY", "CCM__KEY_ENCRYPTION_KEY"] {
+        command.env(format!("BANDAR__{key}"), "ab".repeat(32));
+    }
     let output = command.output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
 }

@@ -36,9 +36,10 @@ async fn the_first_start_makes_secrets_and_an_interrupt_stops_everything() {
 
     let secrets = read_json(&home.data().join("secrets.json")).unwrap();
     let log = up.log();
-    for secret in
-        secrets.as_object().unwrap().values().chain([&credentials["apiKey"], &credentials["adminPassword"]])
-    {
+    let passwords = secrets["natsPasswords"].as_object().unwrap();
+    let secrets = secrets.as_object().unwrap().values().filter(|secret| secret.is_string());
+    let credentials = [&credentials["apiKey"], &credentials["adminPassword"]];
+    for secret in secrets.chain(passwords.values()).chain(credentials) {
         assert!(!log.contains(secret.as_str().unwrap()), "a secret is in the log:\n{log}");
     }
 
