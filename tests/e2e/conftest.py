@@ -13,6 +13,7 @@ from cluster import Cluster
 from devices import V5, V311, Device
 from processes import Hopeless, bandar, eventually, nats_server, spawn
 from rest import Api, request
+from tenants import create_tenant
 
 
 @pytest.fixture(scope="session")
@@ -99,20 +100,8 @@ def platform(workplace):
 
 @pytest.fixture(scope="session")
 def other_tenant(platform):
-    """The REST API with the key of another tenant's administrator."""
-    platform.api.call("POST", "/api/v2/tenants", expect=201, body={"tenantId": "other", "name": "Other"})
-    body = {"username": "admin", "name": "Admin", "password": "an administrator's", "role": "admin"}
-    platform.api.call("POST", "/api/v2/users", query={"tenantId": "other"}, expect=201, body=body)
-    login = {"tenant": "other", "username": "admin", "password": "an administrator's"}
-    token = request("POST", f"{platform.http}/tm/api/v1/login", body=login).json()["access_token"]
-    key = request(
-        "POST",
-        f"{platform.http}/tm/api/v1/api-keys",
-        body={"name": "e2e", "role": "admin"},
-        headers={"Authorization": f"Bearer {token}"},
-    )
-    assert key.status == 201, key.body
-    return Api(platform.http, key.json()["key"], "other")
+    """The REST API as an administrator of another tenant has it."""
+    return create_tenant(platform, "other")
 
 
 @pytest.fixture(scope="session")

@@ -24,9 +24,11 @@ class Device:
         login=None,
         tls=None,
         path=None,
+        source="",
         refused=False,
     ):
-        """`login` is a user name and a password, `tls` an SSL context, `path` that of a WebSocket."""
+        """`login` is a user name and a password, `tls` an SSL context, `path` that of a WebSocket, `source` the address
+        that the connection comes from."""
         self._changed = threading.Condition()
         self.messages = []
         self.receipts = {}
@@ -62,7 +64,7 @@ class Device:
         )
         if will:
             self.client.will_set(*will)
-        self.client.connect("127.0.0.1", port, keepalive=30, properties=properties)
+        self.client.connect("127.0.0.1", port, keepalive=30, bind_address=source, properties=properties)
         self.client.loop_start()
         if refused:
             self.wait("CONNACK or the end", lambda: self.connack or self.disconnected)

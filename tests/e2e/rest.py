@@ -7,6 +7,7 @@ import urllib.parse
 import urllib.request
 
 EPTS = "/epts/api/v1/applications"
+ENDPOINTS = "/epr/api/v1/endpoints"
 
 
 @dataclasses.dataclass
@@ -20,7 +21,7 @@ class Response:
 
 
 def request(method, url, *, body=None, headers=None, timeout=30):
-    """Any HTTP request; an error status is a response like another."""
+    """Any HTTP request; an error status is a response like another. What is not bytes goes as JSON."""
     data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
     headers = {"Content-Type": "application/json", **(headers or {})} if data is not None else (headers or {})
     try:
@@ -33,39 +34,50 @@ def request(method, url, *, body=None, headers=None, timeout=30):
             return Response(error.code, error.headers, error.read())
 
 
-class Api:
-    """The platform's REST API with one tenant's key."""
+def bearer(token):
+    """The header of an access token, or of an API key where it can go too."""
+    return {"Authorization": f"Bearer {token}"}
 
-    def __init__(self, base, key, tenant=None):
+
+class Api:
+    """The platform's REST API as one caller has it: by default with an API key in Kaa's header."""
+
+    def __init__(self, base, key, tenant=None, *, credentials=None):
         self.base = base
         self.key = key
         self.tenant = tenant
+        self.credentials = {"x-iamcore-api-key": key} if credentials is None else credentials
 
-    def call(self, method, path, *, expect, body=None, query=None):
-        url = self.base + path + (f"?{urllib.parse.urlencode(query)}" if query else "")
-        response = request(method, url, body=body, headers={"x-iamcore-api-key": self.key})
+    def with_credentials(self, credentials):
+        """The same tenant with other credentials, the headers that show them."""
+        return Api(self.base, None, self.tenant, credentials=credentials)
+
+    def ask(self, method, path, *, body=None, query=None, headers=None):
+        """Any answer."""
+        url = self.base + path + (f"?{urllib.parse.urlencode(query, doseq=True)}" if query else "")
+        return request(method, url, body=body, headers={**self.credentials, **(headers or {})})
+
+    def call(self, method, path, *, expect, body=None, query=None, headers=None):
+        """What the answer holds, which must have this status."""
+        response = self.ask(method, path, body=body, query=query, headers=headers)
         assert response.status == expect, f"{method} {path}: {response.status} {response.body.decode()}"
         return response.json() if response.body else None
 
     def put(self, path, body):
         """Replaces something; the answer may have a body or none."""
-        response = request("PUT", self.base + path, body=body, headers={"x-iamcore-api-key": self.key})
+        response = self.ask("PUT", path, body=body)
         assert response.status in (200, 204), f"PUT {path}: {response.status} {response.body.decode()}"
 
-    def create_application(self, *, epts=None, dcx=None):
-        """An application with one version; `epts` and `dcx` are the services' settings for it."""
+    def create_application(self, **settings):
+        """An application with one version; `epts={...}` are the settings of the service instance epts for it."""
         name = self.call("POST", "/tekton/api/v1/applications", expect=201, body={"displayName": "e2e"})[
             "name"
         ]
-        versions = f"/tekton/api/v1/applications/{name}/app-versions"
-        version = self.call("POST", versions, expect=201, body={})["name"]
-        blocks = {instance: block for instance, block in (("epts", epts), ("dcx", dcx)) if block is not None}
-        if blocks:
-            config = {
-                instance: {"kaa": {"applications": {name: block}}} for instance, block in blocks.items()
-            }
-            self.put(f"/tekton/api/v1/app-configs/applications/{name}", config)
-        return Application(self, name, version)
+        application = Application(self, name, "")
+        application.version = application.create_version()
+        if settings := {instance: block for instance, block in settings.items() if block is not None}:
+            application.configure(**settings)
+        return application
 
 
 @dataclasses.dataclass
@@ -74,9 +86,21 @@ class Application:
     name: str
     version: str
 
-    def create_endpoint(self):
-        body = {"appVersion": {"name": self.version}}
-        created = self.api.call("POST", "/epr/api/v1/endpoints", expect=201, body=body)
+    def create_version(self):
+        """The name of another version."""
+        path = f"/tekton/api/v1/applications/{self.name}/app-versions"
+        return self.api.call("POST", path, expect=201, body={})["name"]
+
+    def configure(self, **settings):
+        """Replaces the settings of all service instances."""
+        config = {
+            instance: {"kaa": {"applications": {self.name: block}}} for instance, block in settings.items()
+        }
+        self.api.put(f"/tekton/api/v1/app-configs/applications/{self.name}", config)
+
+    def create_endpoint(self, **body):
+        body = {"appVersion": {"name": self.version}, **body}
+        created = self.api.call("POST", ENDPOINTS, expect=201, body=body)
         return Endpoint(self, created["endpointId"], created["token"])
 
 

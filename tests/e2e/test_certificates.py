@@ -2,40 +2,24 @@
 
 import json
 import ssl
-import subprocess
 import urllib.request
 
 import pytest
 
+from certificates import NEW_KEY, X509, issue_trusted, openssl
 from devices import V5, V311, Device
-from processes import eventually
 from rest import request
-
-X509 = "/ccm/api/v1/x509-credentials"
-
-
-@pytest.fixture
-def directory(tmp_path):
-    return tmp_path
-
-
-def issue(platform, directory, **body):
-    """A client certificate: its resource, and the files of the certificate chain and of its key."""
-    issued = platform.api.call("POST", X509, expect=201, body=body)
-    chain, key = directory / f"{issued['id']}.pem", directory / f"{issued['id']}.key"
-    chain.write_text(issued["certificateChain"])
-    key.write_text(issued["privateKey"])
-    return issued, chain, key
+from tenants import require_of_clients
 
 
 def state(platform, issued):
     return platform.api.call("GET", f"{X509}/{issued['id']}", expect=200)["state"]
 
 
-def test_one_way_tls_with_the_downloaded_authority(platform, endpoint, directory, protocol):
+def test_one_way_tls_with_the_downloaded_authority(platform, endpoint, tmp_path, protocol):
     downloaded = request("GET", f"{platform.http}/kpc/api/v1/certificates/root")
     assert downloaded.status == 200
-    root = directory / "ca.pem"
+    root = tmp_path / "ca.pem"
     root.write_bytes(downloaded.body)
     context = ssl.create_default_context(cafile=root)
     with Device(platform.mqtt_tls_port, protocol, tls=context) as device:
@@ -55,8 +39,8 @@ def test_https(platform, endpoint):
     assert endpoint.values("auto~temperature") == [22]
 
 
-def test_two_way_tls_until_the_certificate_is_revoked(platform, endpoint, directory, protocol):
-    issued, chain, key = issue(platform, directory, commonName="kettle")
+def test_two_way_tls_until_the_certificate_is_revoked(platform, endpoint, tmp_path, protocol):
+    issued, chain, key = issue_trusted(platform, platform.api, tmp_path, commonName="kettle")
     assert issued["serialNumber"].isdigit()
     assert state(platform, issued) == "Inactive"
     tls = {"tls": platform.tls(chain, key)}
@@ -76,34 +60,19 @@ def test_two_way_tls_until_the_certificate_is_revoked(platform, endpoint, direct
         device.ended(within=5)
     with Device(platform.mqtt_tls_port, protocol, refused=True, **tls) as device:
         assert device.connack and device.connack[0].is_failure
-    refused = request(
-        "PUT",
-        f"{platform.http}{X509}/{issued['id']}/state",
-        body={"state": "Active"},
-        headers={"x-iamcore-api-key": platform.api.key},
-    )
+    refused = platform.api.ask("PUT", f"{X509}/{issued['id']}/state", body={"state": "Active"})
     assert refused.status == 409, "revoked is for ever"
 
 
-def test_a_certificate_of_nobody_is_refused(platform, directory):
-    key, chain = directory / "key", directory / "pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
-        + ["-keyout", key, "-out", chain, "-subj", "/CN=nobody", "-days", "2"],
-        check=True,
-        capture_output=True,
-        timeout=30,
-    )
-    with pytest.raises((ssl.SSLError, OSError, AssertionError)):
-        with Device(platform.mqtt_tls_port, tls=platform.tls(chain, key)) as device:
-            device.send("kp1/x/dcx/y/json", b"{}")
+def test_a_certificate_of_nobody_is_refused(platform, tmp_path):
+    key, chain = tmp_path / "key", tmp_path / "pem"
+    openssl("req", "-x509", *NEW_KEY, "-keyout", key, "-out", chain, "-subj", "/CN=nobody", "-days", "2")
+    with Device(platform.mqtt_tls_port, tls=platform.tls(chain, key), refused=True) as device:
+        assert device.ended() and not device.connack, "TLS itself refuses it"
 
 
-def test_a_certificate_of_another_tenant_opens_no_endpoint(platform, endpoint, directory, other_tenant):
-    issued = other_tenant.call("POST", X509, expect=201, body={"commonName": "stranger"})
-    chain, key = directory / "chain.pem", directory / "key.pem"
-    chain.write_text(issued["certificateChain"])
-    key.write_text(issued["privateKey"])
+def test_a_certificate_of_another_tenant_opens_no_endpoint(platform, endpoint, tmp_path, other_tenant):
+    _, chain, key = issue_trusted(platform, other_tenant, tmp_path, commonName="stranger")
     with Device(platform.mqtt_tls_port, V5, tls=platform.tls(chain, key)) as device:
         topic = endpoint.topic("json/1")
         assert device.receipt(device.publish(topic, b'{"temperature": 1}')).is_failure
@@ -111,13 +80,10 @@ def test_a_certificate_of_another_tenant_opens_no_endpoint(platform, endpoint, d
     assert endpoint.values("auto~temperature") == []
 
 
-def test_required_certificates(platform, other_tenant, directory):
+def test_required_certificates(platform, other_tenant, tmp_path):
     """Per tenant and transport: whoever has not shown who it is, is ended when that becomes required."""
     endpoint = other_tenant.create_application().create_endpoint()
-    issued = other_tenant.call("POST", X509, expect=201, body={"commonName": "known"})
-    chain, key = directory / "chain.pem", directory / "key.pem"
-    chain.write_text(issued["certificateChain"])
-    key.write_text(issued["privateKey"])
+    _, chain, key = issue_trusted(platform, other_tenant, tmp_path, commonName="known")
     with (
         Device(platform.mqtt_tls_port, V311, tls=platform.tls()) as anonymous,
         Device(platform.mqtt_port, V311) as plain,
@@ -125,23 +91,18 @@ def test_required_certificates(platform, other_tenant, directory):
     ):
         for device in (anonymous, plain, known):
             device.send(endpoint.topic("json"), b'{"n": 1}')
-        require(other_tenant, {"tls": {"x509-auth": {"required": True}}})
+        require_of_clients(other_tenant, {"tls": {"x509-auth": {"required": True}}})
         try:
             anonymous.ended(within=5)
             known.send(endpoint.topic("json"), b'{"n": 2}')
             plain.send(endpoint.topic("json"), b'{"n": 3}')
 
-            def is_refused():
-                with Device(platform.mqtt_tls_port, V5, tls=platform.tls()) as device:
-                    return device.receipt(device.publish(endpoint.topic("json"), b'{"n": 4}')).is_failure
-
-            eventually("an unknown client is refused", is_refused)
+            with Device(platform.mqtt_tls_port, V5, tls=platform.tls()) as unknown:
+                topic = endpoint.topic("json")
+                unknown.publish(topic, b'{"n": 4}')
+                error = json.loads(unknown.message(f"{topic}/error").payload)
+                assert error["statusCode"] == 401 and "certificate" in error["reasonPhrase"]
+                assert unknown.ended().value == 0x87, "not authorized"
         finally:
-            require(other_tenant, {"tls": {"x509-auth": {"required": False}}})
-    assert 4 not in endpoint.values("auto~n")
-
-
-def require(api, transports):
-    block = {"transports": {"mqtt": transports}}
-    config = {"kpc": {"kaa": {"tenants": {api.tenant: {"config": block}}}}}
-    api.put("/tekton/api/v1/tenant-configs", config)
+            require_of_clients(other_tenant, {"tls": {"x509-auth": {"required": False}}})
+    assert sorted(endpoint.values("auto~n")) == [1, 1, 1, 2, 3]

@@ -8,7 +8,9 @@ from rest import request
 
 
 def post(cluster, endpoint, body):
-    return request("POST", f"{cluster.http}/{endpoint.topic('json', extension='echo')}", body=body, timeout=30)
+    return request(
+        "POST", f"{cluster.http}/{endpoint.topic('json', extension='echo')}", body=body, timeout=30
+    )
 
 
 def test_an_extension_joins_and_leaves(cluster):

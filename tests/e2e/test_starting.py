@@ -4,7 +4,9 @@ import pytest
 
 from processes import Supervised, eventually
 from rest import request
+from tenants import with_key
 
+ABSENT = "no-such-endpoint"
 # Half-open connections of the dying process, no listener, and answers that ask to come back.
 PASSING = {503, 504}
 
@@ -37,11 +39,27 @@ def test_a_gateway_that_starts(cluster, end):
         ("tekton", "/tekton/api/v1/applications"),
         ("epr", "/epr/api/v1/endpoints"),
         ("epts", "/epts/api/v1/time-series/config"),
+        ("cm", f"/cm/api/v1/endpoints/{ABSENT}/tokens"),
+        ("ccm", "/ccm/api/v1/basic-credentials"),
+        ("epl", f"/epl/api/v1/endpoints/{ABSENT}/connectivity"),
+        ("tm", "/tm/api/v1/me"),
     ],
 )
 def test_a_service_that_starts(cluster, service, path):
     url = f"http://127.0.0.1:{cluster.http_ports[service]}{path}"
+    wanted = 404 if ABSENT in path else 200
     for _ in range(3):
         cluster.processes[service].kill()
-        seen = ask_until("GET", url, 200, headers={"x-iamcore-api-key": cluster.api.key})
+        seen = ask_until("GET", url, wanted, headers=cluster.api.credentials)
         assert set(seen[:-1]) <= PASSING, seen
+
+
+def test_nobody_is_taken_for_a_stranger_while_credentials_cannot_be_checked(cluster):
+    """Without the tenant manager whoever is known goes on; whoever is not is asked to come back, never refused."""
+    url = f"http://127.0.0.1:{cluster.http_ports['epr']}/epr/api/v1/endpoints"
+    known, fresh = cluster.api, with_key(cluster.api, role="viewer")
+    assert request("GET", url, headers=known.credentials).status == 200
+    cluster.processes["tm"].kill()
+    assert request("GET", url, headers=known.credentials).status == 200
+    seen = ask_until("GET", url, 200, headers=fresh.credentials)
+    assert set(seen[:-1]) <= PASSING, seen

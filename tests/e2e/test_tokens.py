@@ -1,10 +1,11 @@
-"""The life of an endpoint token: suspended and revoked in the moment, issued anew for the same twin with the same history."""
+"""The life of an endpoint token: suspended and revoked in the moment, issued anew for the same endpoint with its history."""
 
 import json
 
 import pytest
 
 from devices import V5, Device
+from processes import eventually
 from rest import request
 
 
@@ -51,7 +52,8 @@ def test_suspended_and_active_again(platform, endpoint, protocol):
         assert device.receipt(device.publish(topic, b'{"n": 2}')).is_failure
         assert json.loads(device.message(f"{topic}/error").payload)["statusCode"] == 403
     set_status(endpoint, tokens(endpoint)[0]["endpointTokenId"], "Active")
-    assert post(platform, endpoint, 3) == 200
+    # Only good news may take its time: the gateway remembers a refusal for kpc.tokens.refused_ttl_ms.
+    eventually("the token is taken again", lambda: post(platform, endpoint, 3) == 200, within=5)
     assert endpoint.values("auto~n") == [1, 3]
 
 
@@ -65,16 +67,11 @@ def test_deleted(platform, endpoint):
 
 
 @pytest.mark.parametrize("status", ["Active", "Suspended"])
-def test_revoked_is_for_ever(platform, endpoint, status):
+def test_revoked_is_for_ever(endpoint, status):
     (token,) = tokens(endpoint)
     set_status(endpoint, token["endpointTokenId"], "Revoked")
     path = f"/cm/api/v1/endpoints/{endpoint.id}/tokens/{token['endpointTokenId']}/status"
-    answer = request(
-        "PUT",
-        platform.http + path,
-        body={"status": status},
-        headers={"x-iamcore-api-key": platform.api.key},
-    )
+    answer = endpoint.application.api.ask("PUT", path, body={"status": status})
     assert answer.status == 409 and "Revoked" in answer.json()["message"]
 
 

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use clap::{ArgGroup, Parser, ValueEnum};
 
-use crate::profile::Profile;
+use crate::profile::{Access, Measurement, Profile};
 
-/// Loads a Bandar platform with telemetry, measures it and checks that its books balance.
+/// Loads a Bandar platform with telemetry and with connections, measures it and checks that its books balance.
 ///
 /// Without --data it starts a platform of its own in a temporary directory and stops it at the end. The exit code is 0
-/// when every message with a positive receipt was read back exactly as it was sent, 1 when not, 2 when it could not run.
+/// when every message with a positive receipt was read back exactly as it was sent and every client was let in and held,
+/// 1 when not, 2 when it could not run.
 #[derive(Debug, Parser)]
 #[command(name = "bench", version)]
 #[command(group = ArgGroup::new("platform").args(["bandar", "data"]))]
@@ -32,19 +33,26 @@ pub(crate) struct Args {
     #[arg(long, value_name = "HOST:PORT", value_delimiter = ',', requires = "data")]
     pub(crate) mqtt: Vec<SocketAddr>,
 
-    /// A process of the running platform, whose CPU time and that of its children is measured. May be repeated.
+    /// The running platform's address for MQTT over TLS; several share the clients between them. Its certificate must be
+    /// for this address.
+    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',', requires = "data")]
+    pub(crate) mqtt_tls: Vec<SocketAddr>,
+
+    /// A process of the running platform, whose memory is measured, and its CPU time with that of its children. May be
+    /// repeated.
     #[arg(long = "pid", value_name = "PID", requires = "data")]
     pub(crate) pids: Vec<u32>,
 
-    /// The loads to run, one after the other.
+    /// What to measure, one after the other: loads (smart-meter, single, fan-in, http), connections per second (connect),
+    /// memory per idle connection (idle), or all.
     #[arg(long, value_name = "NAME", value_delimiter = ',', default_value = "all")]
     profile: Vec<Choice>,
 
-    /// Seconds that are measured, 1 to 3600.
+    /// Seconds that each load and each kind of connecting is measured, 1 to 3600.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
     seconds: u64,
 
-    /// Seconds of load before the measurement, 0 to 600.
+    /// Seconds before the measurement, 0 to 600.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(0..=600))]
     warm_up: u64,
 
@@ -60,6 +68,14 @@ pub(crate) struct Args {
     /// Seconds for messages in flight to get their receipts after the load, 1 to 600.
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=600))]
     drain: u64,
+
+    /// Clients that are about to connect at the same time, 1 to 1000 (connect, idle).
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) connecting: u32,
+
+    /// Connections that are held open, 100 to 100000 (idle). Both this program and the platform need a file for each.
+    #[arg(long, value_name = "N", default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(100..=100_000))]
+    pub(crate) idle_connections: u32,
 
     /// Writes the receipts, one line `<endpoint id>,<timestamp in ms since 1970>` for each, to this file after the load.
     #[arg(long, value_name = "FILE")]
@@ -81,28 +97,43 @@ pub(crate) struct Args {
 #[derive(Debug, Clone, Copy)]
 enum Choice {
     All,
-    One(Profile),
+    Load(Profile),
+    Connect,
+    Idle,
 }
 
 impl std::str::FromStr for Choice {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        if text == "all" { Ok(Self::All) } else { Profile::from_str(text, false).map(Self::One) }
+        match text {
+            "all" => Ok(Self::All),
+            "connect" => Ok(Self::Connect),
+            "idle" => Ok(Self::Idle),
+            _ => Profile::from_str(text, false).map(Self::Load),
+        }
+    }
+}
+
+impl Choice {
+    fn measurements(self) -> Vec<Measurement> {
+        let connect = || Access::ALL.map(Measurement::Connect);
+        let idle = || [Access::Plain, Access::Tls].map(Measurement::Idle);
+        match self {
+            Self::All => {
+                Profile::ALL.map(Measurement::Load).into_iter().chain(connect()).chain(idle()).collect()
+            }
+            Self::Load(profile) => vec![Measurement::Load(profile)],
+            Self::Connect => connect().into(),
+            Self::Idle => idle().into(),
+        }
     }
 }
 
 impl Args {
-    /// The profiles in the order in which they were named.
-    pub(crate) fn profiles(&self) -> Vec<Profile> {
-        let mut profiles = Vec::new();
-        for choice in &self.profile {
-            match choice {
-                Choice::All => profiles.extend(Profile::ALL),
-                Choice::One(profile) => profiles.push(*profile),
-            }
-        }
-        profiles
+    /// What is to be measured, in the order in which it was named.
+    pub(crate) fn measurements(&self) -> Vec<Measurement> {
+        self.profile.iter().flat_map(|choice| choice.measurements()).collect()
     }
 
     pub(crate) const fn measured(&self) -> Duration {
@@ -128,8 +159,14 @@ mod tests {
 
     #[test]
     fn all_profiles_run_by_default() {
-        assert_eq!(parse("").unwrap().profiles(), Profile::ALL);
-        assert_eq!(parse("--profile http,single").unwrap().profiles(), [Profile::Http, Profile::Single]);
+        let all = parse("").unwrap().measurements();
+        assert_eq!(all.len(), Profile::ALL.len() + Access::ALL.len() + 2);
+        assert_eq!(
+            parse("--profile smart-meter,single,fan-in,http,connect,idle").unwrap().measurements(),
+            all
+        );
+        let loads = [Profile::Http, Profile::Single].map(Measurement::Load);
+        assert_eq!(parse("--profile http,single").unwrap().measurements(), loads);
         assert!(parse("--profile nothing").is_err());
     }
 
@@ -137,6 +174,7 @@ mod tests {
     fn addresses_belong_to_a_running_platform() {
         assert!(parse("--url http://127.0.0.1:8080").is_err());
         assert!(parse("--mqtt 127.0.0.1:1883").is_err());
+        assert!(parse("--mqtt-tls 127.0.0.1:8883").is_err());
         assert!(parse("--data .bandar").unwrap().url.is_none());
         let args = parse("--data d --url http://127.0.0.1:80 --mqtt 127.0.0.1:1,127.0.0.1:2 --pid 3 --pid 4")
             .unwrap();

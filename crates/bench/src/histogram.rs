@@ -31,6 +31,15 @@ impl Histogram {
         self.max_us = self.max_us.max(micros);
     }
 
+    /// Counts what `other` has counted too.
+    pub(crate) fn add(&mut self, other: &Self) {
+        for (count, more) in self.counts.iter_mut().zip(&other.counts) {
+            *count += more;
+        }
+        self.total += other.total;
+        self.max_us = self.max_us.max(other.max_us);
+    }
+
     /// The smallest duration that is not exceeded by the share `quantile` (0 to 1) of all, in milliseconds; 0 without any.
     pub(crate) fn quantile_ms(&self, quantile: f64) -> f64 {
         let wanted = (self.total as f64 * quantile).ceil().max(1.0);
@@ -84,11 +93,13 @@ mod tests {
 
     #[test]
     fn quantiles() {
-        let mut histogram = Histogram::default();
+        let (mut histogram, mut other) = (Histogram::default(), Histogram::default());
         assert_eq!(histogram.quantile_ms(0.5), 0.0);
         for millis in 1..=100 {
-            histogram.record(Duration::from_millis(millis));
+            let half = if millis % 2 == 0 { &mut histogram } else { &mut other };
+            half.record(Duration::from_millis(millis));
         }
+        histogram.add(&other);
         assert!((histogram.quantile_ms(0.5) - 50.0).abs() < 1.0);
         assert!((histogram.quantile_ms(0.99) - 99.0).abs() < 2.0);
         assert_eq!(histogram.quantile_ms(1.0), 100.0);

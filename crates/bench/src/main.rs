@@ -1,12 +1,21 @@
 //! `bench`: the load generator of the platform, and its judge.
 //!
 //! It makes devices publish telemetry, measures what that costs, reads everything back over REST and says whether every
-//! receipt was true. See the crate's README for the figures and how they are taken.
+//! receipt was true. It also measures how fast clients get in, and how much memory they cost while they say nothing. See the
+//! crate's README for the figures and how they are taken.
 
 mod bits;
 mod cli;
+mod connect;
+mod dial;
+mod door;
+#[cfg(test)]
+mod fake;
 mod histogram;
+mod idle;
+mod limits;
 mod load;
+mod measure;
 mod mqtt;
 mod platform;
 mod processes;
@@ -14,6 +23,7 @@ mod profile;
 mod report;
 mod rest;
 mod sample;
+mod tls;
 mod verify;
 
 use std::io::Write;
@@ -24,14 +34,12 @@ use clap::Parser;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::cli::Args;
-use crate::load::Plan;
 use crate::platform::Platform;
-use crate::profile::Profile;
 use crate::report::Report;
 
-/// Receipts without data, or no receipts.
-const EXIT_UNBALANCED: u8 = 1;
-/// The load could not be run.
+/// Receipts without data, or no receipts; clients that were not let in, or not held.
+const EXIT_NOT_GOOD: u8 = 1;
+/// It could not be measured.
 const EXIT_FAILED: u8 = 2;
 
 fn main() -> ExitCode {
@@ -41,7 +49,7 @@ fn main() -> ExitCode {
     let result = runtime.map_err(Into::into).and_then(|runtime| runtime.block_on(run(&args)));
     match result {
         Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::from(EXIT_UNBALANCED),
+        Ok(false) => ExitCode::from(EXIT_NOT_GOOD),
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "bench: {error:#}");
             ExitCode::from(EXIT_FAILED)
@@ -49,69 +57,70 @@ fn main() -> ExitCode {
     }
 }
 
-/// True when the books of every load balance.
+/// True when all results are good.
 async fn run(args: &Args) -> Result<bool> {
     let mut interrupt = Interrupt::new()?;
-    let platform = Platform::open(args).await?;
-    let reports = run_loads(args, &platform, &mut interrupt).await;
-    let closed = platform.close().await;
-    let reports = reports?;
+    let mut stage = Stage { args, platform: None };
+    let mut reports = Vec::new();
+    let measured = measure_all(args, &mut stage, &mut interrupt, &mut reports).await;
+    let closed = stage.clear().await;
+    // What was measured before something failed is worth seeing.
     print(args, &reports)?;
+    measured?;
     closed?;
-    Ok(reports.iter().all(Report::balanced))
+    Ok(reports.iter().all(Report::is_good))
 }
 
-async fn run_loads(args: &Args, platform: &Platform, interrupt: &mut Interrupt) -> Result<Vec<Report>> {
-    let mut reports = Vec::new();
-    for profile in args.profiles() {
-        let report = run_load(args, platform, profile, interrupt).await?;
-        report::keep(&report, &args.output)?;
-        reports.push(report);
+async fn measure_all(
+    args: &Args,
+    stage: &mut Stage<'_>,
+    interrupt: &mut Interrupt,
+    reports: &mut Vec<Report>,
+) -> Result<()> {
+    for measurement in args.measurements() {
+        let platform = stage.platform(measurement.wants_a_fresh_platform()).await?;
+        if let Some(report) = measure::run(args, platform, measurement, interrupt.wait()).await? {
+            report::keep(&report, &args.output)?;
+            reports.push(report);
+        }
         if interrupt.came {
             break;
         }
     }
-    Ok(reports)
+    Ok(())
 }
 
-async fn run_load(
-    args: &Args,
-    platform: &Platform,
-    profile: Profile,
-    interrupt: &mut Interrupt,
-) -> Result<Report> {
-    let rest = &platform.rest;
-    let application = rest.create_application(&format!("bench {}", profile.name())).await?;
-    let base_ms = report::base_ms(chrono::Utc::now());
-    let endpoints = rest.create_endpoints(&application.version, profile.connections(), base_ms).await?;
-    let plan = Plan {
-        profile,
-        warm_up: args.warm_up(),
-        measured: args.measured(),
-        drain: args.drain(),
-        messages_max: args.messages_max,
-        rate: args.rate,
-        progress: args.progress,
-        gateways: platform.gateways(profile.transport()),
-        app_version: application.version,
-        pids: platform.pids.clone(),
-    };
-    let outcome = load::run(plan, endpoints, interrupt.wait()).await?;
-    if let Some(file) = &args.ledger {
-        for device in &outcome.devices {
-            let (endpoint, log) = (&device.endpoint, device.log.borrow());
-            let times = log.receipts.iter().map(|n| (endpoint.id.as_str(), endpoint.base_ms + i64::from(n)));
-            report::write_ledger(file, times)?;
+/// Where measurements take place, one after the other.
+struct Stage<'a> {
+    args: &'a Args,
+    platform: Option<Platform>,
+}
+
+impl Stage<'_> {
+    /// The platform. A fresh one has not been measured before, unless it is one that was running already.
+    async fn platform(&mut self, fresh: bool) -> Result<&Platform> {
+        if fresh && self.platform.as_ref().is_some_and(Platform::is_own) {
+            self.clear().await?;
+        }
+        let platform = match self.platform.take() {
+            Some(platform) => platform,
+            None => Platform::open(self.args).await?,
+        };
+        Ok(self.platform.insert(platform))
+    }
+
+    async fn clear(&mut self) -> Result<()> {
+        match self.platform.take() {
+            Some(platform) => platform.close().await,
+            None => Ok(()),
         }
     }
-    let books = verify::verify(rest, &application.name, &outcome.devices).await?;
-    Ok(Report::new(profile, args.rate, &application.name, &outcome.measured, outcome.totals, books))
 }
 
 fn print(args: &Args, reports: &[Report]) -> Result<()> {
     let mut out = std::io::stdout().lock();
     if !args.json {
-        out.write_all(report::table(reports).as_bytes())?;
+        out.write_all(report::tables(reports).as_bytes())?;
         return Ok(());
     }
     for report in reports {
@@ -120,7 +129,7 @@ fn print(args: &Args, reports: &[Report]) -> Result<()> {
     Ok(())
 }
 
-/// SIGINT and SIGTERM end the load early; what it did so far is still checked and reported.
+/// SIGINT and SIGTERM end a measurement early; what a load did so far is still checked and reported.
 struct Interrupt {
     interrupt: Signal,
     terminate: Signal,

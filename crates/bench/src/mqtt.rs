@@ -29,15 +29,33 @@ pub(crate) enum Packet<'a> {
     Other,
 }
 
-/// Appends a CONNECT with a clean session.
-pub(crate) fn write_connect(buffer: &mut Vec<u8>, client_id: &str, keep_alive_s: u16) -> Result<()> {
+/// Appends a CONNECT with a clean session, and with a user name and a password if there are any.
+pub(crate) fn write_connect(
+    buffer: &mut Vec<u8>,
+    client_id: &str,
+    login: Option<(&str, &str)>,
+    keep_alive_s: u16,
+) -> Result<()> {
     const CLEAN_SESSION: u8 = 0x02;
-    ensure!(client_id.len() <= FIELD_BYTES_MAX, "the client id is longer than {FIELD_BYTES_MAX} bytes");
-    write_header(buffer, 0x10, 12 + client_id.len());
+    const NAME_AND_PASSWORD: u8 = 0xc0;
+    let (flags, login) = match login {
+        Some((name, password)) => (CLEAN_SESSION | NAME_AND_PASSWORD, vec![name, password]),
+        None => (CLEAN_SESSION, Vec::new()),
+    };
+    let fields: Vec<&str> = std::iter::once(client_id).chain(login).collect();
+    for field in &fields {
+        ensure!(
+            field.len() <= FIELD_BYTES_MAX,
+            "client id, user name or password is longer than {FIELD_BYTES_MAX} bytes"
+        );
+    }
+    write_header(buffer, 0x10, 10 + fields.iter().map(|field| 2 + field.len()).sum::<usize>());
     write_string(buffer, "MQTT");
-    buffer.extend([4, CLEAN_SESSION]);
+    buffer.extend([4, flags]);
     buffer.extend(keep_alive_s.to_be_bytes());
-    write_string(buffer, client_id);
+    for field in fields {
+        write_string(buffer, field);
+    }
     Ok(())
 }
 
@@ -61,6 +79,11 @@ pub(crate) fn write_publish(
 pub(crate) fn write_puback(buffer: &mut Vec<u8>, packet_id: u16) {
     let [high, low] = packet_id.to_be_bytes();
     buffer.extend([0x40, 2, high, low]);
+}
+
+/// Appends a PINGREQ.
+pub(crate) fn write_ping(buffer: &mut Vec<u8>) {
+    buffer.extend([0xc0, 0]);
 }
 
 /// Appends a DISCONNECT.
@@ -168,12 +191,19 @@ mod tests {
     #[test]
     fn the_bytes_are_those_of_the_standard() {
         let mut bytes = Vec::new();
-        write_connect(&mut bytes, "ab", 300).unwrap();
+        write_connect(&mut bytes, "ab", None, 300).unwrap();
         assert_eq!(bytes, [0x10, 14, 0, 4, b'M', b'Q', b'T', b'T', 4, 2, 1, 44, 0, 2, b'a', b'b']);
         bytes.clear();
+        write_connect(&mut bytes, "a", Some(("u@t", "pw")), 0).unwrap();
+        let head = [0x10, 22, 0, 4, b'M', b'Q', b'T', b'T', 4, 0xc2, 0, 0, 0, 1, b'a'];
+        assert_eq!(bytes, [&head[..], &[0, 3], b"u@t", &[0, 2], b"pw"].concat());
+        let long = "x".repeat(FIELD_BYTES_MAX + 1);
+        assert!(write_connect(&mut bytes, "a", Some(("u@t", &long)), 0).is_err());
+        bytes.clear();
         write_puback(&mut bytes, 0x0102);
+        write_ping(&mut bytes);
         write_disconnect(&mut bytes);
-        assert_eq!(bytes, [0x40, 2, 1, 2, 0xe0, 0]);
+        assert_eq!(bytes, [0x40, 2, 1, 2, 0xc0, 0, 0xe0, 0]);
         assert_eq!(read(&[0x20, 2, 0, 5]).unwrap(), Some((Packet::ConnAck { code: 5 }, 4)));
         assert_eq!(read(&bytes).unwrap(), Some((Packet::PubAck { packet_id: 0x0102 }, 4)));
         assert_eq!(read(&[0xd0, 0, 9]).unwrap(), Some((Packet::Other, 2)));

@@ -1,7 +1,7 @@
 //! The platform under load: one of our own in a temporary directory, or a running one.
 
 use std::fs::{File, Permissions};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Stdio;
@@ -13,7 +13,6 @@ use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
 use crate::cli::Args;
-use crate::profile::Transport;
 use crate::rest::Rest;
 
 /// A first start creates a database cluster.
@@ -28,6 +27,7 @@ pub(crate) struct Platform {
     pub(crate) rest: Rest,
     pub(crate) pids: Vec<u32>,
     mqtt: Vec<SocketAddr>,
+    mqtt_tls: Vec<SocketAddr>,
     http: SocketAddr,
     /// What this program started itself.
     own: Option<Own>,
@@ -40,10 +40,12 @@ struct Own {
 
 /// What `bandar up` notes in its data directory while it runs.
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Running {
     pid: u32,
     http: String,
     mqtt: String,
+    mqtt_tls: String,
 }
 
 impl Running {
@@ -63,25 +65,24 @@ impl Platform {
     /// Starts a platform, or finds the one that the arguments name.
     pub(crate) async fn open(args: &Args) -> Result<Self> {
         let Some(data) = &args.data else { return Self::start(&args.bandar).await };
-        let (mut url, mut mqtt, mut pids) = (args.url.clone(), args.mqtt.clone(), args.pids.clone());
+        let (mut url, mut pids) = (args.url.clone(), args.pids.clone());
+        let (mut mqtt, mut mqtt_tls) = (args.mqtt.clone(), args.mqtt_tls.clone());
         if url.is_none() || mqtt.is_empty() {
             let running = Running::read(data)?;
             url.get_or_insert(running.http);
             if mqtt.is_empty() {
                 mqtt.push(address(&running.mqtt).await?);
             }
+            if mqtt_tls.is_empty() && !running.mqtt_tls.is_empty() {
+                mqtt_tls.push(address(&running.mqtt_tls).await?);
+            }
             if pids.is_empty() {
                 pids.push(running.pid);
             }
         }
         let url = url.context("the platform's REST address is not known; name it with --url")?;
-        let Some(authority) = url.strip_prefix("http://").map(|rest| rest.trim_end_matches('/')) else {
-            bail!(
-                "the platform's REST address {url} must start with http://: the devices of the load speak plain HTTP"
-            );
-        };
-        let http = address(authority).await?;
-        Ok(Self { rest: Rest::new(&url, data)?, pids, mqtt, http, own: None })
+        let http = http_address(&url).await?;
+        Ok(Self { rest: Rest::new(&url, data)?, pids, mqtt, mqtt_tls, http, own: None })
     }
 
     async fn start(bandar: &Path) -> Result<Self> {
@@ -93,11 +94,11 @@ impl Platform {
             .context("cannot create a temporary directory")?;
         let data = directory.path().join("data");
         let log = directory.path().join("bandar.log");
-        let [mqtt, http] = free_addresses()?;
         let process = Command::new(bandar)
             .args([Path::new("up"), Path::new("--data"), &data])
-            .env("BANDAR__KPC__MQTT__LISTEN", mqtt.to_string())
-            .env("BANDAR__HTTP__LISTEN", http.to_string())
+            // The platform chooses free ports, also for the listeners that are not named here, and notes them.
+            .env("BANDAR__KPC__MQTT__LISTEN", "127.0.0.1:0")
+            .env("BANDAR__HTTP__LISTEN", "127.0.0.1:0")
             .env_remove("NATS_URL")
             .env_remove("DATABASE_URL")
             .stdin(Stdio::null())
@@ -110,19 +111,43 @@ impl Platform {
             .with_context(|| format!("cannot run {}: build it first with make", bandar.display()))?;
         let pid = process.id().context("the platform ended at once")?;
         let mut own = Own { process, directory };
-        if let Err(error) = own.ready(http).await {
-            return Err(error.context(format!("the end of its log:\n{}", tail(&log))));
-        }
-        let rest = Rest::new(&format!("http://{http}"), &data)?;
-        Ok(Self { rest, pids: vec![pid], mqtt: vec![mqtt], http, own: Some(own) })
+        let running = match own.ready(&data).await {
+            Ok(running) => running,
+            Err(error) => return Err(error.context(format!("the end of its log:\n{}", tail(&log)))),
+        };
+        let rest = Rest::new(&running.http, &data)?;
+        // It is nobody else's, so nobody is locked out.
+        rest.require_passwords().await.context("cannot require passwords")?;
+        Ok(Self {
+            rest,
+            pids: vec![pid],
+            mqtt: vec![address(&running.mqtt).await?],
+            mqtt_tls: vec![address(&running.mqtt_tls).await?],
+            http: http_address(&running.http).await?,
+            own: Some(own),
+        })
     }
 
-    /// The addresses that devices use.
-    pub(crate) fn gateways(&self, transport: Transport) -> Vec<SocketAddr> {
-        match transport {
-            Transport::Mqtt => self.mqtt.clone(),
-            Transport::Http => vec![self.http],
-        }
+    pub(crate) const fn http(&self) -> SocketAddr {
+        self.http
+    }
+
+    pub(crate) fn mqtt(&self) -> Vec<SocketAddr> {
+        self.mqtt.clone()
+    }
+
+    /// An error when no such address is known.
+    pub(crate) fn mqtt_tls(&self) -> Result<Vec<SocketAddr>> {
+        ensure!(
+            !self.mqtt_tls.is_empty(),
+            "where the platform serves MQTT over TLS is not known; name it with --mqtt-tls"
+        );
+        Ok(self.mqtt_tls.clone())
+    }
+
+    /// True when this program started it, and stops it at the end.
+    pub(crate) const fn is_own(&self) -> bool {
+        self.own.is_some()
     }
 
     /// Stops what this program started, in order, and removes its data.
@@ -141,16 +166,19 @@ impl Platform {
 }
 
 impl Own {
-    async fn ready(&mut self, http: SocketAddr) -> Result<()> {
+    /// Waits until the platform serves, and gives back where.
+    async fn ready(&mut self, data: &Path) -> Result<Running> {
         let client = reqwest::Client::builder().timeout(Duration::from_secs(2)).build()?;
         let start = Instant::now();
         while start.elapsed() < READY_WITHIN {
             if let Some(status) = self.process.try_wait()? {
                 bail!("the platform ended with {status} while it started");
             }
-            let answer = client.get(format!("http://{http}/ready")).send().await;
-            if answer.is_ok_and(|answer| answer.status().is_success()) {
-                return Ok(());
+            if let Ok(running) = Running::read(data) {
+                let answer = client.get(format!("{}/ready", running.http)).send().await;
+                if answer.is_ok_and(|answer| answer.status().is_success()) {
+                    return Ok(running);
+                }
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
@@ -158,11 +186,14 @@ impl Own {
     }
 }
 
-/// Two free addresses. Both are held until both are known, so they differ.
-fn free_addresses() -> Result<[SocketAddr; 2]> {
-    let listeners = [TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?];
-    let [first, second] = listeners.each_ref().map(TcpListener::local_addr);
-    Ok([first?, second?])
+/// The address of a plain HTTP URL.
+async fn http_address(url: &str) -> Result<SocketAddr> {
+    let Some(authority) = url.strip_prefix("http://").map(|rest| rest.trim_end_matches('/')) else {
+        bail!(
+            "the platform's REST address {url} must start with http://: the devices of the load speak plain HTTP"
+        );
+    };
+    address(authority).await
 }
 
 /// Looks up `host:port`.

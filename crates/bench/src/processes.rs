@@ -1,7 +1,8 @@
-//! CPU time of the platform's processes, from `/proc`.
+//! CPU time and memory of the platform's processes, from `/proc`.
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
@@ -23,10 +24,80 @@ struct Stat {
     ended_children_us: u64,
 }
 
+/// What a stretch of time has cost.
+#[derive(Debug)]
+pub(crate) struct Usage {
+    pub(crate) elapsed: Duration,
+    /// Of the platform's processes.
+    pub(crate) cpu_us: CpuTimes,
+    /// Of this process.
+    pub(crate) generator_us: u64,
+    pub(crate) machine_busy_percent: f64,
+}
+
+impl Usage {
+    pub(crate) fn per_second(&self, count: u64) -> f64 {
+        count as f64 / self.elapsed.as_secs_f64().max(1e-9)
+    }
+}
+
+/// A stretch of time that is being measured.
+#[derive(Debug)]
+pub(crate) struct Meter<'a> {
+    roots: &'a [u32],
+    start: Instant,
+    cpu_us: CpuTimes,
+    generator_us: u64,
+    machine: Machine,
+}
+
+impl<'a> Meter<'a> {
+    /// Begins to measure the processes `roots` and their descendants, this process and the machine.
+    pub(crate) fn start(roots: &'a [u32]) -> Result<Self> {
+        Ok(Self {
+            roots,
+            cpu_us: cpu_times(roots)?,
+            generator_us: own_cpu_us()?,
+            machine: Machine::now()?,
+            start: Instant::now(),
+        })
+    }
+
+    pub(crate) fn stop(self) -> Result<Usage> {
+        let elapsed = self.start.elapsed();
+        let mut cpu_us = cpu_times(self.roots)?;
+        for (name, us) in &mut cpu_us {
+            *us = us.saturating_sub(self.cpu_us.get(name).copied().unwrap_or(0));
+        }
+        Ok(Usage {
+            elapsed,
+            cpu_us,
+            generator_us: own_cpu_us()?.saturating_sub(self.generator_us),
+            machine_busy_percent: Machine::now()?.busy_percent_since(self.machine),
+        })
+    }
+}
+
+/// The memory that the processes `pids` have in RAM together, without that of their children, in KiB.
+pub(crate) fn resident_kib(pids: &[u32]) -> Result<u64> {
+    pids.iter().try_fold(0, |sum, pid| {
+        let file = format!("/proc/{pid}/status");
+        let status = fs::read_to_string(&file)
+            .with_context(|| format!("cannot read {file}: has the platform's process {pid} ended?"))?;
+        Ok(sum + parse_resident_kib(&status).with_context(|| format!("{file} has an unknown form"))?)
+    })
+}
+
+/// `VmRSS:      1234 kB`, where kB means KiB.
+fn parse_resident_kib(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.trim().strip_suffix("kB")?.trim_end().parse().ok()
+}
+
 /// The CPU times so far of the processes `roots` and of all their descendants, summed by program name (every PostgreSQL
 /// process is `postgres`). Children that ended are counted with their parent's name: the backends of PostgreSQL come and
 /// go, and the sum of the tree must not fall when one ends.
-pub(crate) fn cpu_times(roots: &[u32]) -> Result<CpuTimes> {
+fn cpu_times(roots: &[u32]) -> Result<CpuTimes> {
     let stats = all_processes()?;
     let mut times = CpuTimes::new();
     let mut open: Vec<u32> = roots.to_vec();
@@ -39,7 +110,7 @@ pub(crate) fn cpu_times(roots: &[u32]) -> Result<CpuTimes> {
 }
 
 /// The CPU time of this process so far, in microseconds.
-pub(crate) fn own_cpu_us() -> Result<u64> {
+fn own_cpu_us() -> Result<u64> {
     let line = fs::read_to_string("/proc/self/stat").context("cannot read /proc/self/stat")?;
     Ok(parse(&line).context("/proc/self/stat has an unknown form")?.own_us)
 }
@@ -70,13 +141,13 @@ fn parse(line: &str) -> Option<Stat> {
 
 /// Time in which the machine's processors did something and all their time, since it started, in ticks of all processors.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Machine {
+struct Machine {
     busy: u64,
     all: u64,
 }
 
 impl Machine {
-    pub(crate) fn now() -> Result<Self> {
+    fn now() -> Result<Self> {
         let text = fs::read_to_string("/proc/stat").context("cannot read /proc/stat")?;
         let first = text.lines().next().unwrap_or_default();
         let ticks: Vec<u64> =
@@ -88,7 +159,7 @@ impl Machine {
     }
 
     /// The busy share since `earlier`, in percent of all processors.
-    pub(crate) fn busy_percent_since(self, earlier: Self) -> f64 {
+    fn busy_percent_since(self, earlier: Self) -> f64 {
         100.0 * (self.busy - earlier.busy) as f64 / (self.all - earlier.all).max(1) as f64
     }
 }
@@ -109,10 +180,20 @@ mod tests {
 
     #[test]
     fn finds_itself() {
-        let times = cpu_times(&[std::process::id()]).unwrap();
-        assert_eq!(times.len(), 1, "{times:?}");
-        assert!(own_cpu_us().is_ok());
-        let machine = Machine::now().unwrap();
-        assert!((0.0..=100.0).contains(&Machine::now().unwrap().busy_percent_since(machine)));
+        let roots = [std::process::id()];
+        let usage = Meter::start(&roots).unwrap().stop().unwrap();
+        assert_eq!(usage.cpu_us.len(), 1, "{usage:?}");
+        assert!((0.0..=100.0).contains(&usage.machine_busy_percent));
+        let resident = resident_kib(&roots).unwrap();
+        assert!(resident > 100, "{resident} KiB");
+        assert_eq!(resident_kib(&[]).unwrap(), 0);
+        assert!(resident_kib(&[0]).is_err(), "there is no process 0");
+    }
+
+    #[test]
+    fn resident_memory_is_one_line_of_many() {
+        let status = "Name:\tbandar\nVmHWM:\t  99999 kB\nVmRSS:\t  1234 kB\nThreads:\t4\n";
+        assert_eq!(parse_resident_kib(status), Some(1234));
+        assert_eq!(parse_resident_kib("Name:\tkthreadd\n"), None);
     }
 }

@@ -1,4 +1,4 @@
-//! The loads that `bench` can make.
+//! What `bench` can measure.
 
 use clap::ValueEnum;
 
@@ -9,6 +9,23 @@ pub(crate) enum Transport {
     Mqtt,
     /// `POST /kp1/...` on connections that stay open: the receipt is the 200.
     Http,
+}
+
+impl Transport {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Mqtt => "mqtt",
+            Self::Http => "http",
+        }
+    }
+
+    /// What devices of a load show beside their endpoint's token.
+    pub(crate) const fn authentication(self) -> &'static str {
+        match self {
+            Self::Mqtt => "password",
+            Self::Http => "token",
+        }
+    }
 }
 
 /// A named load.
@@ -58,5 +75,57 @@ impl Profile {
             Self::SmartMeter | Self::FanIn => 4,
             Self::Single | Self::Http => 1,
         }
+    }
+}
+
+/// How an MQTT client gets in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// TCP, no credentials.
+    Plain,
+    /// TCP, a password that the platform made.
+    Password,
+    /// TCP, a password that a person chose, used before.
+    ChosenPassword,
+    /// TLS, no credentials.
+    Tls,
+    /// TLS, a certificate of the client.
+    TlsCertificate,
+}
+
+impl Access {
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Plain, Self::Password, Self::ChosenPassword, Self::Tls, Self::TlsCertificate];
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Password => "password",
+            Self::ChosenPassword => "chosen-password",
+            Self::Tls => "tls",
+            Self::TlsCertificate => "tls-certificate",
+        }
+    }
+
+    pub(crate) const fn over_tls(self) -> bool {
+        matches!(self, Self::Tls | Self::TlsCertificate)
+    }
+}
+
+/// One measurement, which gives one line of results.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Measurement {
+    Load(Profile),
+    /// How many connections per second the gateway takes.
+    Connect(Access),
+    /// How much memory a connection costs that says nothing.
+    Idle(Access),
+}
+
+impl Measurement {
+    /// Whether an earlier measurement on the same platform would change the result: memory that is free again is not
+    /// all given back to the system, and would be used before more is taken.
+    pub(crate) const fn wants_a_fresh_platform(self) -> bool {
+        matches!(self, Self::Idle(_))
     }
 }

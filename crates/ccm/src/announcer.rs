@@ -1,7 +1,8 @@
 //! Tells all services what became unusable.
 //!
-//! An event is written down in the transaction that it tells of, sent after it, and struck out once it is sent. Whoever dies in
-//! between leaves it to the next one: a revoked client is never left connected for want of an event. It may be sent twice.
+//! An event is written down in the transaction that it tells of, sent after it, and struck out once the NATS server has taken it
+//! in. Whoever dies in between leaves it to the next one: a revoked client is never left connected for want of an event. It may
+//! be sent twice.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -108,7 +109,7 @@ impl Announcer {
             let published = self.context.nats().publish(subject, payload).await;
             published.map_err(|error| failed(error.to_string()))?;
         }
-        self.context.nats().flush().await.map_err(|error| failed(error.to_string()))
+        self.context.published(SEND_TIMEOUT).await.map_err(|error| failed(error.to_string()))
     }
 
     fn event(&self, announcement: &Announcement) -> (Event, Bytes) {

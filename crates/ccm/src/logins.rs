@@ -6,9 +6,10 @@
 //! | the right chosen password, found right before | one HMAC |
 //! | the right chosen password | one argon2 |
 //! | a wrong password of either kind, and an unknown name | one argon2 |
-//! | too many failures in a row | nothing, but the right password of the first two rows is still let in |
+//! | too many failures in a row | nothing, but the right password of the first two rows is still let in: a chosen one ten times in a pause |
 //!
-//! So time does not tell which names exist, and whoever guesses at a name cannot keep its devices out.
+//! So time does not tell which names exist, and whoever guesses at a name cannot keep its devices out, unless with a flood of
+//! guesses those whose passwords people chose; the gateway counts failures of each address against that.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
@@ -95,7 +96,7 @@ impl Logins {
         let shared = &self.0;
         let name = shared.names.hash_one((tenant, username));
         if let Some(account) = &account
-            && shared.is_known_right(account, &password)
+            && shared.is_known_right(name, account, &password)
         {
             shared.throttle.succeeded(name);
             return Verdict::Right { at_once: true };
@@ -146,12 +147,14 @@ impl Shared {
         Some((waiting, running))
     }
 
-    fn is_known_right(&self, account: &Account, password: &Secret) -> bool {
+    fn is_known_right(&self, name: NameHash, account: &Account, password: &Secret) -> bool {
         let Account { credentials, hash } = account;
         match hash.scheme {
             Scheme::HmacSha256 => self.hasher.is_generated(*credentials, &hash.text, password.as_str()),
             Scheme::Argon2id => {
-                self.verified.holds(*credentials, &hash.text, password.as_str(), Instant::now())
+                let now = Instant::now();
+                self.throttle.may_look_quickly(name, now)
+                    && self.verified.holds(*credentials, &hash.text, password.as_str(), now)
             }
         }
     }
@@ -252,6 +255,20 @@ mod tests {
         assert_eq!(check(&logins, "g", Some(&generated), &password).await, AT_ONCE);
         // Their success has forgiven the failures.
         assert_eq!(check(&logins, "g", Some(&generated), "wrong").await, Verdict::Wrong);
+    }
+
+    #[tokio::test]
+    async fn a_remembered_password_is_not_guessed_in_a_pause() {
+        let logins = logins(2, 8);
+        let chosen = logins.hash_chosen("u", Secret::from("correct horse")).await.unwrap();
+        assert_eq!(check(&logins, "u", Some(&chosen), "correct horse").await, SLOWLY);
+        for _ in 0..3 {
+            assert_eq!(check(&logins, "u", Some(&chosen), "wrong").await, Verdict::Wrong);
+        }
+        for _ in 0..10 {
+            assert!(matches!(check(&logins, "u", Some(&chosen), "guess").await, Verdict::Throttled(_)));
+        }
+        assert!(matches!(check(&logins, "u", Some(&chosen), "correct horse").await, Verdict::Throttled(_)));
     }
 
     #[tokio::test]

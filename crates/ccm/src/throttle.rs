@@ -16,6 +16,9 @@ const FORGOTTEN_AFTER: Duration = Duration::from_secs(600);
 /// The first pause; each further failure doubles it.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
+/// Quick looks at passwords that were right before, in one pause.
+const QUICK_LOOKS_MAX: u32 = 10;
+
 /// A user name in a tenant, as a hash that an attacker cannot choose.
 pub(crate) type NameHash = u64;
 
@@ -31,6 +34,7 @@ struct Failures {
     in_a_row: u32,
     last: Option<Instant>,
     paused_until: Option<Instant>,
+    quick_looks: u32,
 }
 
 impl Throttle {
@@ -45,6 +49,18 @@ impl Throttle {
         until.checked_duration_since(now).filter(|left| !left.is_zero())
     }
 
+    /// Whether a password that a person chose, and that was right before, may be looked at now. In a pause only a few times:
+    /// a quick look costs nothing, so without a bound it could be guessed there as fast as messages come.
+    pub(crate) fn may_look_quickly(&self, name: NameHash, now: Instant) -> bool {
+        let Some(failures) = self.names.get(&name) else { return true };
+        let mut failures = failures.lock();
+        if failures.paused_until.is_none_or(|until| until <= now) {
+            return true;
+        }
+        failures.quick_looks = failures.quick_looks.saturating_add(1);
+        failures.quick_looks <= QUICK_LOOKS_MAX
+    }
+
     pub(crate) fn failed(&self, name: NameHash, now: Instant) {
         let made = self.names.get_or_insert_with(&name, || Ok::<_, Infallible>(Arc::default()));
         let Ok(failures) = made;
@@ -55,6 +71,7 @@ impl Throttle {
         if let Some(over) = failures.in_a_row.checked_sub(self.failures_max) {
             let doubled = FIRST_PAUSE.saturating_mul(1_u32.checked_shl(over).unwrap_or(u32::MAX));
             failures.paused_until = Some(now + doubled.min(self.pause_max));
+            failures.quick_looks = 0;
         }
     }
 
@@ -99,6 +116,19 @@ mod tests {
         throttle.failed(1, now);
         throttle.failed(1, now + FORGOTTEN_AFTER + FIRST_PAUSE);
         assert_eq!(pause(&throttle, now + FORGOTTEN_AFTER + FIRST_PAUSE), 1);
+    }
+
+    #[test]
+    fn quick_looks_are_few_in_a_pause() {
+        let throttle = Throttle::new(1, Duration::from_secs(30));
+        let now = Instant::now();
+        let looks = |now| (0..2 * QUICK_LOOKS_MAX).filter(|_| throttle.may_look_quickly(1, now)).count();
+        assert_eq!(looks(now), 20);
+        throttle.failed(1, now);
+        assert_eq!(looks(now), 10);
+        assert_eq!(looks(now + FIRST_PAUSE), 20);
+        throttle.failed(1, now + FIRST_PAUSE);
+        assert_eq!(looks(now + FIRST_PAUSE), 10);
     }
 
     #[test]

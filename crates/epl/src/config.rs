@@ -39,7 +39,7 @@ impl Default for Config {
         Self {
             batch_endpoints_max: 5_000,
             events_kept_ms: 3_600_000,
-            events_kept_bytes: 256 << 20,
+            events_kept_bytes: 64 << 20,
             gateway_interval_ms: 5_000,
             gateway_intervals_max: 4,
             metadata_writers: 4,

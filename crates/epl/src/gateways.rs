@@ -165,8 +165,13 @@ impl Watch {
             let change =
                 |endpoint| Change { endpoint, replica: replica.clone(), at_ms: alive_ms, what: What::Died };
             let changes: Vec<Change> = endpoints.into_iter().map(change).collect();
-            self.metrics.changes(&self.store.apply(&changes, now_ms()).await?);
+            let counts = self.store.apply(&changes, now_ms()).await?;
+            self.metrics.changes(&counts);
             self.changed.notify_waiters();
+            if counts.outdated == u64::try_from(changes.len()).unwrap_or(u64::MAX) {
+                // All of them were deleted or taken over by somebody else meanwhile. Whoever is left is looked at next time.
+                return Ok(());
+            }
         }
         if ended > 0 {
             self.metrics.dead_gateway();

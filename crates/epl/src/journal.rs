@@ -52,10 +52,19 @@ pub(crate) async fn open(context: &Context, config: &Config) -> anyhow::Result<p
         max_bytes: i64::from(config.events_kept_bytes),
         ..stream::Config::default()
     };
-    let made = jetstream.create_or_update_stream(wanted).await;
-    made.with_context(|| format!("making the JetStream stream {STREAM}"))?;
-    let stream =
-        jetstream.get_stream(STREAM).await.with_context(|| format!("reading the stream {STREAM}"))?;
+    let stream = jetstream.get_or_create_stream(wanted.clone()).await;
+    let stream = stream.with_context(|| format!("making the JetStream stream {STREAM}"))?;
+    let known = &stream.cached_info().config;
+    let is_outdated = known.max_age != wanted.max_age
+        || known.max_bytes != wanted.max_bytes
+        || known.subjects.iter().any(|subject| !wanted.subjects.contains(subject))
+        || known.subjects.len() != wanted.subjects.len();
+    if is_outdated {
+        // Whatever else an operator has set, such as replicas, stays.
+        let stream::Config { subjects, max_age, max_bytes, .. } = wanted;
+        let wanted = stream::Config { subjects, max_age, max_bytes, ..known.clone() };
+        jetstream.update_stream(wanted).await.with_context(|| format!("changing the stream {STREAM}"))?;
+    }
     let name = context.instance().to_string();
     let wanted = pull::Config {
         durable_name: Some(name.clone()),

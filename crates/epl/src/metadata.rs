@@ -1,5 +1,7 @@
 //! Connectivity as metadata (19/EPMMP): the newest state of each endpoint, never an older one after it.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use bytes::Bytes;
 use chrono::{DateTime, SecondsFormat};
 use futures::StreamExt as _;
@@ -19,6 +21,16 @@ use crate::teller::{Round, TRY_FOR, Teller};
 
 /// Endpoints that are written one by one at the same time, when not all can be written together.
 const SINGLE_MAX: usize = 16;
+
+/// Endpoints that may fail one by one before the others are not tried.
+const FAILURES_MAX: usize = 4;
+
+/// What the register said.
+enum Answer {
+    Told(Told),
+    /// Nothing, or nothing that can be read.
+    None,
+}
 
 /// An endpoint and what is to be written to its metadata.
 struct Update<'a> {
@@ -81,31 +93,54 @@ pub(crate) fn iso8601(ms: i64) -> String {
     DateTime::from_timestamp_millis(ms).unwrap_or_default().to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
-/// Writes all together; if the register refuses that, each for itself, so that one bad endpoint does not hold up the others.
+/// Writes all together; if the register does not take that, each for itself, so that one bad endpoint does not hold up the
+/// others.
 async fn write<'a>(teller: &Teller, updates: Vec<Update<'a>>) -> Vec<(&'a DueMetadata, Told)> {
     if updates.is_empty() {
         return Vec::new();
     }
     let deadline = Instant::now() + TRY_FOR;
     let all = updates.iter().flat_map(|update| update.commands.iter().cloned()).collect();
-    let told = ask(teller, all, deadline).await;
+    let answer = ask(teller, all, deadline).await;
     let is_alone = updates.len() == 1;
-    if is_alone || matches!(told, Told::Done | Told::Postponed) {
+    let told = match answer {
+        Answer::Told(Told::Done) => Some(Told::Done),
+        Answer::None => Some(Told::Postponed),
+        Answer::Told(told) => is_alone.then_some(told),
+    };
+    if let Some(told) = told {
         return updates.into_iter().map(|update| (update.due, told)).collect();
     }
+    let failures = AtomicUsize::new(0);
     // Collected first: the compiler cannot tell otherwise that the whole may move between threads.
     let singles: Vec<_> = updates
         .into_iter()
-        .map(|Update { due, commands }| async move { (due, ask(teller, commands, deadline).await) })
+        .map(|Update { due, commands }| {
+            let failures = &failures;
+            async move {
+                // The register can write nothing now: the others are not tried.
+                if failures.load(Ordering::Relaxed) >= FAILURES_MAX {
+                    return (due, Told::Postponed);
+                }
+                let told = match ask(teller, commands, deadline).await {
+                    Answer::Told(told) => told,
+                    Answer::None => Told::Postponed,
+                };
+                if told == Told::Postponed {
+                    failures.fetch_add(1, Ordering::Relaxed);
+                }
+                (due, told)
+            }
+        })
         .collect();
     futures::stream::iter(singles).buffer_unordered(SINGLE_MAX).collect().await
 }
 
 /// Asks the endpoint register to set keys.
-async fn ask(teller: &Teller, commands: Vec<EndpointMetadataKeyUpdateCommand>, deadline: Instant) -> Told {
+async fn ask(teller: &Teller, commands: Vec<EndpointMetadataKeyUpdateCommand>, deadline: Instant) -> Answer {
     let left = deadline.saturating_duration_since(Instant::now());
     if left.is_zero() {
-        return Told::Postponed;
+        return Answer::None;
     }
     let timeout = teller.config.request_timeout().min(left);
     let request = EndpointMetadataKeyBatchUpdateRequest {
@@ -122,17 +157,17 @@ async fn ask(teller: &Teller, commands: Vec<EndpointMetadataKeyUpdateCommand>, d
         Ok(answer) => answer,
         Err(error) => {
             tracing::debug!(%error, "the endpoint register did not answer; metadata are written later");
-            return Told::Postponed;
+            return Answer::None;
         }
     };
     let response = match EndpointMetadataKeyBatchUpdateResponse::decode(&answer.payload) {
         Ok(response) => response,
         Err(error) => {
             tracing::warn!(%error, "an answer of the endpoint register cannot be read");
-            return Told::Postponed;
+            return Answer::None;
         }
     };
-    match response.status_code {
+    Answer::Told(match response.status_code {
         200..=299 => Told::Done,
         // The endpoint is gone.
         404 => Told::Unwanted,
@@ -151,7 +186,7 @@ async fn ask(teller: &Teller, commands: Vec<EndpointMetadataKeyUpdateCommand>, d
             );
             Told::Postponed
         }
-    }
+    })
 }
 
 #[cfg(test)]

@@ -27,8 +27,7 @@ CREATE UNIQUE INDEX endpoint_filters_name_key ON endpoint_filters (tenant_id, ap
     WHERE status <> 'DELETED';
 CREATE INDEX endpoint_filters_work_idx ON endpoint_filters (worked_at) WHERE status <> 'ACTIVE';
 
--- Changes with each change of the filters of an application, and names their state for ever. Without a row there never was
--- a filter.
+-- Changes with each change of the filters of an application, and names their state for ever. Without a row there is no filter.
 CREATE TABLE endpoint_filter_sets (
     tenant_id text COLLATE "C" NOT NULL,
     application_name text COLLATE "C" NOT NULL,

@@ -26,8 +26,9 @@ pub struct Config {
     pub relations_per_endpoint_max: i64,
     /// The largest `offset` of a list of endpoints; whoever goes on from there uses `after`.
     pub list_offset_max: i64,
-    /// The secret under which the tokens in batch tasks are encrypted: 32 random bytes in hex, the same for all replicas.
-    /// When empty, each process makes one, and tokens of batch tasks cannot be read after it has ended.
+    /// The secret under which the tokens in batch tasks are encrypted: at least 32 random bytes in hex or base64, the
+    /// same for all replicas. When empty, each process makes one, and tokens of batch tasks cannot be read after it has
+    /// ended.
     pub batch_key: String,
     /// Batch tasks of one tenant that are not finished.
     pub batch_tasks_max: i64,

@@ -63,6 +63,8 @@ pub(crate) enum Error {
     Unknown(String),
     #[error("the tenant has {max} batch tasks that are not finished (epr.batch_tasks_max): wait for one")]
     TooManyTasks { max: i64 },
+    #[error("the time of the request is over, and nothing was changed")]
+    TooLate,
     #[error("the service is stopping; try again")]
     Stopping,
     #[error(transparent)]

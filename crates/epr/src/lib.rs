@@ -88,65 +88,68 @@ impl runtime::Service for Epr {
     }
 
     async fn start(config: Config, context: Context) -> anyhow::Result<()> {
-        let store = Store::new(context.postgres(&MIGRATOR).await?);
-        let applications = Applications::new(&context).await?;
-        let announcer = Announcer::new(context.clone());
-        let tokens = Tokens::new(context.clone(), config.token_timeout())?;
-        let sealer = Sealer::new(&config.batch_key)?;
-        if config.batch_key.is_empty() {
-            tracing::warn!(
-                "without epr.batch_key, tokens of batch tasks cannot be read after this process has ended"
-            );
-        }
-        let updates = Updates::new(
-            context.clone(),
-            announcer.clone(),
-            applications.clone(),
-            store.clone(),
-            config.metadata_limits(),
-        );
-        let registrar = Registrar::new(
-            context.clone(),
-            announcer.clone(),
-            updates.clone(),
-            tokens.clone(),
-            sealer.clone(),
-            store.clone(),
-            config.clone(),
-        );
-        let filters = Filters::start(
-            &context,
-            store.pool().clone(),
-            applications.clone(),
-            &config.filters,
-            config.concurrent_requests_max,
-        )
-        .await?;
-        let remover = Remover::new(
-            context.clone(),
-            announcer,
-            applications,
-            tokens,
-            filters.clone(),
-            store.clone(),
-            config.token_timeout(),
-        );
-        let batches = Batches::new(context.clone(), registrar.clone(), sealer, store.clone(), config.clone());
-        let register = Register { context: context.clone(), store: store.clone(), updates: updates.clone() };
+        let api = assemble(&config, &context).await?;
+        let register =
+            Register { context: context.clone(), store: api.store.clone(), updates: api.updates.clone() };
         providers::start(&register, config.concurrent_requests_max).await?;
-        followers::start(&context, &store, &updates, &remover).await?;
-        context.spawn("delete endpoints", remover.clone().sweep(config.sweep_interval()));
-        context.spawn("work off batch tasks", batches.clone().work());
-        context.mount(rest::router(Api {
-            store,
-            registrar,
-            updates,
-            remover,
-            batches,
-            filters,
-            list_offset_max: config.list_offset_max,
-            relations_per_endpoint_max: config.relations_per_endpoint_max,
-        }));
+        followers::start(&context, &api.store, &api.updates, &api.remover).await?;
+        context.spawn("delete endpoints", api.remover.clone().sweep(config.sweep_interval()));
+        context.spawn("work off batch tasks", api.batches.clone().work());
+        context.mount(rest::router(api));
         Ok(())
     }
+}
+
+/// Puts the parts of the service together.
+async fn assemble(config: &Config, context: &Context) -> anyhow::Result<Api> {
+    let store = Store::new(context.postgres(&MIGRATOR).await?);
+    let applications = Applications::new(context).await?;
+    let announcer = Announcer::new(context.clone());
+    let tokens = Tokens::new(context.clone(), config.token_timeout())?;
+    let sealer = Sealer::new(&config.batch_key)?;
+    if config.batch_key.is_empty() {
+        tracing::warn!(
+            "without epr.batch_key, tokens of batch tasks cannot be read after this process has ended"
+        );
+    }
+    let updates = Updates::new(
+        context.clone(),
+        announcer.clone(),
+        applications.clone(),
+        store.clone(),
+        config.metadata_limits(),
+    );
+    let registrar = Registrar::new(
+        context.clone(),
+        announcer.clone(),
+        updates.clone(),
+        tokens.clone(),
+        sealer.clone(),
+        store.clone(),
+        config.clone(),
+    );
+    let pool = store.pool().clone();
+    let concurrent_max = config.concurrent_requests_max;
+    let filters =
+        Filters::start(context, pool, applications.clone(), &config.filters, concurrent_max).await?;
+    let remover = Remover::new(
+        context.clone(),
+        announcer,
+        applications,
+        tokens,
+        filters.clone(),
+        store.clone(),
+        config.token_timeout(),
+    );
+    let batches = Batches::new(context.clone(), registrar.clone(), sealer, store.clone(), config.clone());
+    Ok(Api {
+        store,
+        registrar,
+        updates,
+        remover,
+        batches,
+        filters,
+        list_offset_max: config.list_offset_max,
+        relations_per_endpoint_max: config.relations_per_endpoint_max,
+    })
 }

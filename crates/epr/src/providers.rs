@@ -1,10 +1,12 @@
 //! Answers other services over NATS: where endpoints belong, and their metadata (19/EPMMP).
 
+mod batch_update;
 mod belonging;
 mod epmmp;
 
 use std::future::Future;
 
+use ids::EndpointId;
 use ism::epmmp::{
     EP_APP_VERSION_GET_REQUEST, EP_METADATA_GET_REQUEST, EP_METADATA_KEY_BATCH_UPDATE_REQUEST,
     EP_METADATA_KEY_UPDATE_REQUEST, EP_METADATA_KEYS_GET_REQUEST, EP_METADATA_PATCH_REQUEST,
@@ -13,10 +15,12 @@ use ism::subject::Message;
 use ism::{Envelope, Record, endpoints};
 use provider::Provider;
 use runtime::Context;
+use tokio::time::Instant;
 
 use crate::error::Error;
-use crate::store::Store;
-use crate::updates::Updates;
+use crate::metadata::Edit;
+use crate::store::{State, Store};
+use crate::updates::{MetadataChange, Precondition, Updates};
 
 /// What the answers are made of.
 #[derive(Clone)]
@@ -24,6 +28,27 @@ pub(crate) struct Register {
     pub(crate) context: Context,
     pub(crate) store: Store,
     pub(crate) updates: Updates,
+}
+
+impl Register {
+    /// Changes metadata for another service, of whatever tenant.
+    async fn change(
+        &self,
+        correlation_id: String,
+        deadline: Option<Instant>,
+        endpoint_id: EndpointId,
+        precondition: Precondition,
+        edit: Edit,
+    ) -> Result<State, Error> {
+        let change =
+            MetadataChange { correlation_id, tenant: None, endpoint_id, precondition, deadline, edit };
+        self.updates.metadata(change).await
+    }
+}
+
+/// When a request is over; none: never.
+fn deadline(request: &impl Envelope) -> Option<Instant> {
+    request.remaining(runtime::now_ms()).map(|left| Instant::now() + left)
 }
 
 /// Starts to answer.
@@ -34,7 +59,11 @@ pub(crate) async fn start(register: &Register, concurrent_max: usize) -> anyhow:
     serving.of(EP_METADATA_PATCH_REQUEST, "patch metadata", epmmp::patch).await?;
     serving.of(EP_METADATA_KEY_UPDATE_REQUEST, "update metadata keys", epmmp::update_key).await?;
     serving
-        .of(EP_METADATA_KEY_BATCH_UPDATE_REQUEST, "update metadata keys in batches", epmmp::update_keys)
+        .of(
+            EP_METADATA_KEY_BATCH_UPDATE_REQUEST,
+            "update metadata keys in batches",
+            batch_update::update_keys,
+        )
         .await?;
     serving.of(EP_METADATA_KEYS_GET_REQUEST, "answer metadata keys", epmmp::keys).await?;
     serving.of(EP_APP_VERSION_GET_REQUEST, "answer application versions", epmmp::app_versions).await

@@ -129,6 +129,7 @@ impl From<Error> for rest::Error {
             | Error::TokenLate(_)
             | Error::TokensLeft { .. }
             | Error::Stopping => Self::unavailable(message),
+            Error::TooLate => Self::timed_out(message),
             Error::Name(_) | Error::Seal(_) => Self::internal(error),
             Error::Filters(source) => source.into(),
             Error::Database(source) => source.into(),

@@ -10,6 +10,7 @@ use ids::{AppVersionName, EndpointId, TenantId};
 use runtime::{Applications, Context, LookupError, Version};
 use serde::Deserialize;
 use sqlx::Connection as _;
+use tokio::time::Instant;
 
 use crate::announcer::Announcer;
 use crate::carry::carry_through;
@@ -43,8 +44,20 @@ pub(crate) struct Updates {
     limits: Limits,
 }
 
+/// A change of an endpoint's metadata that somebody asks for.
+pub(crate) struct MetadataChange {
+    pub(crate) correlation_id: String,
+    /// None: of any tenant.
+    pub(crate) tenant: Option<TenantId>,
+    pub(crate) endpoint_id: EndpointId,
+    pub(crate) precondition: Precondition,
+    /// After this nothing is changed: whoever asks may have asked for something newer.
+    pub(crate) deadline: Option<Instant>,
+    pub(crate) edit: Edit,
+}
+
 /// A change of metadata that was committed.
-struct Change {
+struct Changed {
     before: Locked,
     after: Written,
     matches: filters::Changes,
@@ -68,27 +81,19 @@ impl Updates {
         Self { context, announcer, applications, store, limits }
     }
 
-    /// Changes the metadata of an endpoint; of any tenant, if none is given.
-    pub(crate) async fn metadata(
-        &self,
-        correlation_id: String,
-        tenant: Option<TenantId>,
-        endpoint_id: EndpointId,
-        precondition: Precondition,
-        edit: Edit,
-    ) -> Result<State, Error> {
+    /// Changes the metadata of an endpoint.
+    pub(crate) async fn metadata(&self, change: MetadataChange) -> Result<State, Error> {
         let updates = self.clone();
         carry_through(&self.context, async move {
             let mut attempt = 1;
             let done = loop {
-                let change = updates.change(tenant.as_ref(), &endpoint_id, &precondition, edit.clone());
-                match change.await {
+                match updates.change(&change).await {
                     Err(error) if error.is_collision() && attempt < ATTEMPTS => attempt += 1,
                     done => break done?,
                 }
             };
             match done {
-                Ok(change) => Ok(updates.announce(&correlation_id, change).await),
+                Ok(changed) => Ok(updates.announce(&change.correlation_id, changed).await),
                 Err(unchanged) => Ok(state_of(unchanged)),
             }
         })
@@ -96,30 +101,28 @@ impl Updates {
     }
 
     /// The inner error holds the endpoint when there is nothing to change.
-    async fn change(
-        &self,
-        tenant: Option<&TenantId>,
-        endpoint_id: &EndpointId,
-        precondition: &Precondition,
-        edit: Edit,
-    ) -> Result<Result<Change, Locked>, Error> {
+    async fn change(&self, change: &MetadataChange) -> Result<Result<Changed, Locked>, Error> {
         let mut connection = self.store.pool().acquire().await?;
         let mut transaction = connection.begin().await?;
-        let before = Locked::of(&mut transaction, tenant, endpoint_id).await?;
-        if !precondition(&before.tag) {
+        let before = Locked::of(&mut transaction, change.tenant.as_ref(), &change.endpoint_id).await?;
+        // Looked at while the row is locked: whatever comes later waits for this change, or finds that it is not made.
+        if change.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            return Err(Error::TooLate);
+        }
+        if !(change.precondition)(&before.tag) {
             return Err(Error::Changed { tag: before.tag });
         }
-        let wanted = edit.apply(&before.metadata, self.limits)?;
+        let wanted = change.edit.clone().apply(&before.metadata, self.limits)?;
         let Some(after) = before.write(&mut transaction, &wanted).await? else { return Ok(Err(before)) };
         let mut snapshot = before.snapshot();
         snapshot.metadata = &after.metadata;
         let matches = filters::reevaluate(&mut transaction, &snapshot).await?;
         transaction.commit().await?;
-        Ok(Ok(Change { before, after, matches }))
+        Ok(Ok(Changed { before, after, matches }))
     }
 
-    async fn announce(&self, correlation_id: &str, change: Change) -> State {
-        let Change { before, after, matches } = change;
+    async fn announce(&self, correlation_id: &str, changed: Changed) -> State {
+        let Changed { before, after, matches } = changed;
         let difference = Difference::between(&before.metadata, &after.metadata);
         self.announcer.metadata_updated(correlation_id, &before, difference, after.updated_at).await;
         matches.publish(&self.context, correlation_id).await;

@@ -47,6 +47,16 @@ enum Gone {
     Tenant(TenantId),
 }
 
+/// What its register says of something that is to be removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Gone,
+    /// It is there: nothing of it may be removed.
+    There,
+    /// The register cannot be asked.
+    Unknown,
+}
+
 /// Whether a removal is done.
 enum End {
     Done,
@@ -153,23 +163,21 @@ impl Removals {
 
     async fn remove_endpoint(&self, removal: &Removal) -> sqlx::Result<End> {
         let Ok(endpoint) = EndpointId::parse(&removal.name) else { return Ok(End::Done) };
-        let correlation_id = format!("{}-{:x}", self.context.replica(), rand::random::<u64>());
         for (tenant, application) in self.store.owners(&endpoint).await? {
-            let asked = self.context.application_of(&correlation_id, &tenant, &endpoint, ASK_TIMEOUT).await;
-            match asked {
-                // It was registered anew: what there is may be the new one's.
-                Ok(current) if current == application => {
-                    tracing::info!(%tenant, %application, "an endpoint was reported as deleted and is there: nothing is removed");
-                    continue;
+            let whose = (&tenant, &application, &endpoint);
+            let (points, verdict) = self.remove_points(removal, whose).await?;
+            match verdict {
+                Verdict::Gone => {
+                    tracing::info!(%tenant, %application, points, "the points of a deleted endpoint were removed");
                 }
-                Ok(_) | Err(LookupError::Unknown) => {}
-                Err(LookupError::Unavailable(reason)) => {
-                    tracing::debug!(reason, "points of a deleted endpoint are removed later");
+                Verdict::There => {
+                    tracing::info!(%tenant, %application, points, "an endpoint was reported as deleted and is there: its points stay");
+                }
+                Verdict::Unknown => {
+                    tracing::debug!(%tenant, %application, points, "points of a deleted endpoint are removed later");
                     return Ok(End::Later);
                 }
             }
-            let points = self.store.remove_endpoint(removal, &tenant, &application, &endpoint).await?;
-            tracing::info!(%tenant, %application, points, "the points of a deleted endpoint were removed");
         }
         Ok(End::Done)
     }
@@ -180,20 +188,75 @@ impl Removals {
             Ok((tenant, application))
         });
         let Ok((tenant, application)) = names else { return Ok(End::Done) };
-        match self.applications.application(&application).await {
-            Ok(current) if current.tenant_id == tenant => {
-                // The tenant may be about to be removed; an application that stays is not removed.
-                return Ok(if removal.is_old { End::Done } else { End::Later });
-            }
-            Ok(_) | Err(LookupError::Unknown) => {}
-            Err(LookupError::Unavailable(_)) => return Ok(End::Later),
-        }
-        let mut points = 0;
+        let mut removed = 0;
         while let Some(endpoint) = self.store.next_endpoint(&tenant, &application).await? {
-            points += self.store.remove_endpoint(removal, &tenant, &application, &endpoint).await?;
+            let (points, verdict) = self.remove_points(removal, (&tenant, &application, &endpoint)).await?;
+            removed += points;
+            match verdict {
+                Verdict::Gone => {}
+                // The tenant may be about to be removed; an application that stays is not removed.
+                Verdict::There => return Ok(if removal.is_old { End::Done } else { End::Later }),
+                Verdict::Unknown => return Ok(End::Later),
+            }
         }
-        tracing::info!(%tenant, %application, points, "the points of a deleted application were removed");
+        tracing::info!(%tenant, %application, points = removed, "the points of a deleted application were removed");
         Ok(End::Done)
+    }
+
+    /// Removes the points of an endpoint and marks its series; how many points, and the last word of the register. It is asked
+    /// for every part, and anything but [`Verdict::Gone`] ends the removal. To do it again goes on where it ended.
+    async fn remove_points(
+        &self,
+        removal: &Removal,
+        (tenant, application, endpoint): (&TenantId, &ApplicationName, &EndpointId),
+    ) -> sqlx::Result<(u64, Verdict)> {
+        let mut points = 0;
+        let series = self.store.series(tenant, application, endpoint).await?;
+        for series_id in &series {
+            loop {
+                let part = self.store.part(*series_id).await?;
+                let verdict = match removal.kind {
+                    Kind::Endpoint => self.ask_endpoint(tenant, application, endpoint).await,
+                    Kind::Application => self.ask_application(tenant, application).await,
+                };
+                if verdict != Verdict::Gone {
+                    return Ok((points, verdict));
+                }
+                let removed = part.remove().await?;
+                points += removed.points;
+                if removed.is_last {
+                    break;
+                }
+                self.store.hold(removal).await?;
+            }
+        }
+        self.store.mark(&series).await?;
+        Ok((points, Verdict::Gone))
+    }
+
+    /// Whether the application has no such endpoint any more, as the endpoint register says.
+    async fn ask_endpoint(
+        &self,
+        tenant: &TenantId,
+        application: &ApplicationName,
+        endpoint: &EndpointId,
+    ) -> Verdict {
+        let correlation_id = format!("{}-{:x}", self.context.replica(), rand::random::<u64>());
+        match self.context.application_of(&correlation_id, tenant, endpoint, ASK_TIMEOUT).await {
+            // It was registered anew: what there is may be the new one's.
+            Ok(current) if current == *application => Verdict::There,
+            Ok(_) | Err(LookupError::Unknown) => Verdict::Gone,
+            Err(LookupError::Unavailable(_)) => Verdict::Unknown,
+        }
+    }
+
+    /// Whether the tenant has no such application any more, as the application register says.
+    async fn ask_application(&self, tenant: &TenantId, application: &ApplicationName) -> Verdict {
+        match self.applications.application(application).await {
+            Ok(current) if current.tenant_id == *tenant => Verdict::There,
+            Ok(_) | Err(LookupError::Unknown) => Verdict::Gone,
+            Err(LookupError::Unavailable(_)) => Verdict::Unknown,
+        }
     }
 }
 

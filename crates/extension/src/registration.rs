@@ -2,9 +2,15 @@
 //!
 //! The key stays when the extension stops. So a device can be told apart "unknown extension" (404, no key) from "not
 //! running now" (503, a key and no replica that answers).
+//!
+//! The gateway makes the bucket. An extension may only write its own key and look at what is there, and that only in the
+//! form in which JetStream wraps it in JSON: whoever may ask for bytes of the bucket as they are could have JetStream send
+//! what he has put there to any subject that he names as the reply, with any service's voice.
 
 use std::time::Duration;
 
+use anyhow::Context as _;
+use async_nats::jetstream::stream::LastRawMessageErrorKind;
 use async_nats::jetstream::{self, kv};
 use ism::esp::{CLIENT_DATA, EXTENSION_DATA};
 use ism::subject::instance;
@@ -39,20 +45,30 @@ pub struct Registration {
 /// What an extension needs on NATS: devices' messages, answers, pushes and its registration.
 #[must_use]
 pub fn subjects() -> Subjects {
-    reading(Subjects::new())
+    Subjects::new()
         .serves(CLIENT_DATA)
         .answers(EXTENSION_DATA)
         .tells(EXTENSION_DATA)
         .asks(instance::KPC, EXTENSION_DATA)
-        .publishes(format!("$JS.API.STREAM.CREATE.KV_{BUCKET}"))
-        .publishes(format!("$KV.{BUCKET}.<own>"))
+        // Nothing that answers with the bytes that the asker himself has put: see above.
+        .publishes(format!("$JS.API.STREAM.MSG.GET.KV_{BUCKET}"))
+        .publishes(key("<own>"))
+}
+
+/// Where the value of an extension's key is put.
+fn key(name: &str) -> String {
+    format!("$KV.{BUCKET}.{name}")
 }
 
 /// What one who follows the register of extensions needs on NATS.
 #[must_use]
 pub fn follower_subjects(own: Subjects) -> Subjects {
-    reading(own)
+    own.publishes("$JS.API.INFO")
         .publishes(format!("$JS.API.STREAM.CREATE.KV_{BUCKET}"))
+        .publishes(format!("$JS.API.STREAM.INFO.KV_{BUCKET}"))
+        .publishes(format!("$JS.API.STREAM.MSG.GET.KV_{BUCKET}"))
+        .publishes(format!("$JS.API.DIRECT.GET.KV_{BUCKET}"))
+        .publishes(format!("$JS.API.DIRECT.GET.KV_{BUCKET}.>"))
         .publishes(format!("$JS.API.CONSUMER.*.KV_{BUCKET}"))
         .publishes(format!("$JS.API.CONSUMER.*.KV_{BUCKET}.>"))
         .publishes(format!("$JS.API.CONSUMER.MSG.NEXT.KV_{BUCKET}.>"))
@@ -60,15 +76,7 @@ pub fn follower_subjects(own: Subjects) -> Subjects {
         .publishes(format!("$JS.FC.KV_{BUCKET}.>"))
 }
 
-fn reading(own: Subjects) -> Subjects {
-    own.publishes("$JS.API.INFO")
-        .publishes(format!("$JS.API.STREAM.INFO.KV_{BUCKET}"))
-        .publishes(format!("$JS.API.STREAM.MSG.GET.KV_{BUCKET}"))
-        .publishes(format!("$JS.API.DIRECT.GET.KV_{BUCKET}"))
-        .publishes(format!("$JS.API.DIRECT.GET.KV_{BUCKET}.>"))
-}
-
-/// Opens the bucket, and makes it first if need be.
+/// Opens the bucket, and makes it first if need be: the gateway does.
 pub async fn bucket(client: &async_nats::Client) -> anyhow::Result<kv::Store> {
     let jetstream = jetstream::new(client.clone());
     let config = kv::Config { bucket: BUCKET.to_owned(), history: 1, ..kv::Config::default() };
@@ -102,10 +110,16 @@ pub(crate) async fn keep_registered(context: Context, registration: Registration
 }
 
 async fn register(context: &Context, name: &str, value: bytes::Bytes) -> anyhow::Result<()> {
-    let store = bucket(context.nats()).await?;
+    let jetstream = jetstream::new(context.nats().clone());
+    let bucket = jetstream.get_stream_no_info(format!("KV_{BUCKET}")).await?;
+    let known = match bucket.get_last_raw_message_by_subject(&key(name)).await {
+        Ok(known) => Some(known.payload),
+        Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => None,
+        Err(error) => return Err(error).context("the gateway has not made the register of extensions yet"),
+    };
     // Writing the same again would wake every gateway for nothing.
-    if store.get(name).await?.as_ref() != Some(&value) {
-        store.put(name, value).await?;
+    if known.as_ref() != Some(&value) {
+        jetstream.publish(key(name), value).await?.await?;
     }
     Ok(())
 }

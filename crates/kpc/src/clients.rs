@@ -73,11 +73,11 @@ pub(crate) enum Sender<'a> {
 }
 
 impl<'a> Sender<'a> {
-    /// Where the message came from. A will tells its client nothing, so it does not matter where that was.
+    /// Where the message came from.
     pub(crate) fn address(self) -> Option<IpAddr> {
         match self {
             Self::Client(connection) => connection.address,
-            Self::Gone(_) => None,
+            Self::Gone(connection) => connection.address,
             Self::Http(address) => address,
         }
     }
@@ -140,8 +140,21 @@ impl Clients {
     /// Whether a client that was looked up after the mark must be looked up again. To be asked once its connection has
     /// been entered where revocations and changes of switches find it.
     pub(crate) fn is_outdated(&self, mark: Mark, client: &Client) -> bool {
-        self.changes.load(Ordering::Acquire) != mark.changes
-            || self.revocations.since(mark.revocations, |id| client.credentials().any(|own| **own == *id))
+        self.changes.load(Ordering::Acquire) != mark.changes || self.is_revoked(mark, client)
+    }
+
+    /// Whether credentials of the client may have been revoked after the mark was taken.
+    fn is_revoked(&self, mark: Mark, client: &Client) -> bool {
+        self.revocations.since(mark.revocations, |id| client.credentials().any(|own| **own == *id))
+    }
+
+    /// Whether a client that has gone could still be connected, as far as that is known without asking. The mark was taken
+    /// while revocations still found its connection.
+    pub(crate) fn is_good(&self, mark: Mark, connection: &Connection) -> bool {
+        let Some(client) = connection.client.as_deref() else { return true };
+        let certified = client.certificate.as_ref();
+        !certified.is_some_and(|certified| certified.certificate.not_after < now_ms())
+            && !self.is_revoked(mark, client)
     }
 
     /// Changes of the tenants' demands from now on.
@@ -159,6 +172,11 @@ impl Clients {
         self.changes.fetch_add(1, Ordering::AcqRel);
     }
 
+    /// Changes of switches may have been missed: they are asked for anew, and whoever follows them is told so.
+    pub(crate) fn forget_settings(&self) {
+        self.tenants.forget();
+    }
+
     /// What a tenant demands.
     pub(crate) async fn settings(&self, tenant: &TenantId) -> Result<Arc<TenantSettings>, LookupError> {
         self.tenants.tenant(tenant).await
@@ -173,8 +191,11 @@ impl Clients {
         if login.is_none() && peer.certificate.is_none() {
             return Ok(None);
         }
-        let address = Some(peer.address.ip());
-        self.throttle.check_login(address, Instant::now()).map_err(Refusal::Throttled)?;
+        // Certificates cannot be guessed, so nobody's guessing keeps those out who have one.
+        if let Some(login) = login {
+            let checked = self.throttle.check_login(peer.address.ip(), login, Instant::now());
+            checked.map_err(Refusal::Throttled)?;
+        }
         let certified = match &peer.certificate {
             Some(certificate) => Some(self.certify(certificate).await?),
             None => None,
@@ -189,8 +210,12 @@ impl Clients {
         let basic = match login {
             Some(login) => {
                 let checked = self.check_password(login).await;
-                if let Err(Refusal::BadCredentials(_)) = &checked {
-                    self.throttle.failed_login(address, Instant::now());
+                match &checked {
+                    Ok(_) => self.throttle.right_login(peer.address.ip(), login),
+                    Err(Refusal::BadCredentials(_)) => {
+                        self.throttle.failed_login(peer.address.ip(), login, Instant::now());
+                    }
+                    Err(_) => {}
                 }
                 Some(checked?)
             }
@@ -284,12 +309,17 @@ impl Clients {
     /// Whether the sender may speak for endpoints of the tenant. A connection is asked once for each tenant.
     ///
     /// # Errors
-    /// 401 when the tenant requires credentials that the client has not shown: its connection ends then. 403 when the
-    /// client is of another tenant. A passing 503 when that cannot be told.
+    /// 401 when the tenant requires credentials that the client has not shown, or those that it has shown are no longer
+    /// good: its connection ends then. 403 when the client is of another tenant. A passing 503 when that cannot be told.
     pub(crate) async fn admit(&self, sender: Sender<'_>, tenant: &TenantId) -> Result<(), Failure> {
         let connection = match sender {
             Sender::Http(_) => return Ok(()),
             Sender::Gone(connection) => return self.check(connection, tenant).await,
+            // What it sent before it was closed and what waited here for its turn meanwhile.
+            Sender::Client(connection) if !connection.is_trusted() => {
+                let reason = "the client may no longer be connected; connect with valid credentials";
+                return Err(Failure::refused(401, reason).with(Sequel::Disconnect));
+            }
             Sender::Client(connection) if connection.is_admitted(tenant) => return Ok(()),
             Sender::Client(connection) => connection,
         };

@@ -232,6 +232,7 @@ impl Config {
             ("throttle.block_first_s", self.throttle.block_first_s.into()),
             ("throttle.block_max_s", self.throttle.block_max_s.into()),
             ("throttle.addresses_max", self.throttle.addresses_max as u64),
+            ("throttle.remembered_max", self.throttle.remembered_max as u64),
         ];
         let mut faults: Vec<_> = positive
             .into_iter()

@@ -22,6 +22,7 @@ use crate::metrics::Metrics;
 use crate::outbox::CloseReason;
 use crate::shards::Shards;
 use crate::sharing::Connectivity;
+use crate::throttle::network;
 
 /// The keys of the limits that a new connection may reach.
 const CONNECTIONS: &str = "kpc.limits.connections";
@@ -38,6 +39,7 @@ pub(crate) struct Connections {
     clients: Shards<Arc<str>, Arc<Connection>>,
     credentials: Credentials,
     pub(crate) endpoints: Endpoints,
+    /// Of IPv6 the first half.
     addresses: Mutex<HashMap<IpAddr, usize>>,
 }
 
@@ -67,7 +69,7 @@ impl Connections {
         }
         if let Some(address) = newcomer.address {
             let mut addresses = self.addresses.lock();
-            let count = addresses.entry(address).or_default();
+            let count = addresses.entry(network(address)).or_default();
             if *count >= self.limits.connections_per_address {
                 self.count.fetch_sub(1, Ordering::AcqRel);
                 return Err(CONNECTIONS_PER_ADDRESS);
@@ -139,7 +141,7 @@ impl Connections {
 
     fn release_address(&self, address: Option<IpAddr>) {
         let Some(address) = address else { return };
-        if let Entry::Occupied(mut count) = self.addresses.lock().entry(address) {
+        if let Entry::Occupied(mut count) = self.addresses.lock().entry(network(address)) {
             *count.get_mut() -= 1;
             if *count.get() == 0 {
                 count.remove();
@@ -262,6 +264,7 @@ pub(crate) mod tests {
             endpoint: EndpointId::parse(endpoint).unwrap(),
             token: EndpointToken::parse(token).unwrap(),
             token_id: Some(ids::TokenId::parse(token).unwrap()),
+            last_from: AtomicU64::new(0),
             rate: Rate::new(10),
             traffic: Arc::default(),
         })

@@ -41,8 +41,6 @@ pub(crate) struct Gateway {
     pub(crate) in_flight: AtomicUsize,
     /// Cancelled when the gateway stops: devices' messages are taken no more.
     pub(crate) draining: CancellationToken,
-    /// Told when NATS is back after it was away.
-    pub(crate) recovered: tokio::sync::Notify,
     /// Where work goes that must outlive the connection that caused it.
     pub(crate) runtime: tokio::runtime::Handle,
     pub(crate) context: runtime::Context,

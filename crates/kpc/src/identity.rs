@@ -5,6 +5,7 @@
 //! once: the event removes the token here, and answers that were under way when it came are not kept.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use ids::{ApplicationName, CorrelationId, EndpointId, EndpointToken, TenantId, TokenId};
@@ -29,6 +30,8 @@ pub(crate) struct Identity {
     pub(crate) token: EndpointToken,
     /// The token's id, by which it is revoked; a provider may give none.
     pub(crate) token_id: Option<TokenId>,
+    /// The address where the token was shown last, as the throttle numbers it; 0: not yet.
+    pub(crate) last_from: AtomicU64,
     /// How many messages it may send.
     pub(crate) rate: Rate,
     /// What it sends and is sent.
@@ -211,6 +214,7 @@ impl Identities {
             endpoint,
             token: key.token.clone(),
             token_id: response.token_id.as_deref().and_then(|id| TokenId::parse(id).ok()),
+            last_from: AtomicU64::new(0),
             rate: Rate::new(self.messages_per_second),
         })
     }

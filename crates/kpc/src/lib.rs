@@ -4,6 +4,10 @@
 //! acknowledged when that has answered. The gateway keeps nothing durable. What it knows is asked for and kept for a
 //! while: extensions in `registry`, tokens in `identity`, live connections in `connections`.
 //!
+//! Who may connect is asked in `clients`; what tenants demand of clients is in `switches`; what is slowed down because it
+//! looks like guessing in `throttle`. Sessions end with what they live on: tokens (`connections`), credentials
+//! (`credentials`), their tenant's demands (`switches`); what was missed while NATS was away is made up for in `recheck`.
+//!
 //! | way | files |
 //! |---|---|
 //! | device → extension | `mqtt/publish` or `http` → `uplink` → `relay` → NATS |
@@ -188,7 +192,6 @@ async fn build(
         metrics,
         in_flight: AtomicUsize::new(0),
         draining: CancellationToken::new(),
-        recovered: tokio::sync::Notify::new(),
         runtime: tokio::runtime::Handle::current(),
         context: context.clone(),
     }))

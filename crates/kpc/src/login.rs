@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 
 use ids::TenantId;
 use ism::Secret;
@@ -9,6 +10,8 @@ use ism::Secret;
 /// Longer ones are no user names and passwords, and are not handed on. In bytes.
 const USERNAME_MAX: usize = 512;
 const PASSWORD_MAX: usize = 1_024;
+/// Longest client id in bytes: it is kept, logged and told to other replicas.
+const CLIENT_ID_MAX: usize = 1_024;
 
 /// A user name and password, as CONNECT has them.
 #[derive(Debug)]
@@ -19,21 +22,18 @@ pub(crate) struct Login {
 }
 
 impl Login {
-    /// Reads what CONNECT holds; none when it holds nothing. An empty user name without a password is nothing too: some
-    /// libraries always send one.
+    /// Reads what CONNECT holds; none when it is no login. A user name that names no tenant is nobody's here, so it is
+    /// none: many libraries and examples send some user name, because other servers want one. Such a client has shown
+    /// nothing, and where credentials are required it is told so.
     ///
     /// # Errors
     /// When that cannot be anybody's user name and password.
     pub(crate) fn read(username: Option<&str>, password: Option<&[u8]>) -> Result<Option<Self>, Refusal> {
         let password = password.unwrap_or_default();
-        let username = username.unwrap_or_default();
-        if username.is_empty() && password.is_empty() {
-            return Ok(None);
-        }
-        let (name, tenant) = username.rsplit_once('@').ok_or(BAD_USERNAME)?;
+        let Some((name, tenant)) = username.unwrap_or_default().rsplit_once('@') else { return Ok(None) };
         let tenant = TenantId::parse(tenant).map_err(|_| BAD_USERNAME)?;
         let password = std::str::from_utf8(password).map_err(|_| BAD_PASSWORD)?;
-        if name.is_empty() || name.len() > USERNAME_MAX {
+        if name.is_empty() || name.len() > USERNAME_MAX || name.contains('\0') {
             return Err(BAD_USERNAME);
         }
         if password.is_empty() || password.len() > PASSWORD_MAX {
@@ -48,10 +48,23 @@ const BAD_USERNAME: Refusal = Refusal::BadCredentials(
 );
 const BAD_PASSWORD: Refusal = Refusal::BadCredentials("a password is 1 to 1024 bytes of UTF-8");
 
+/// The client id, as CONNECT has it; none when the client leaves the choice to us.
+///
+/// # Errors
+/// When it can be nobody's. MQTT forbids the zero (MQTT-1.5.3-2), the library does not, and a session's name is made of
+/// tenant, zero and client id.
+pub(crate) fn client_id(text: &str) -> Result<Option<Arc<str>>, Refusal> {
+    if text.len() > CLIENT_ID_MAX || text.contains('\0') {
+        return Err(Refusal::BadClientId("a client id is at most 1024 bytes, none of them zero"));
+    }
+    Ok((!text.is_empty()).then(|| text.into()))
+}
+
 /// Why no connection was opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Refusal {
     Stopping,
+    BadClientId(&'static str),
     /// The key of the limit that is reached.
     Limit(&'static str),
     BadCredentials(&'static str),
@@ -67,6 +80,7 @@ impl Refusal {
         match self {
             Self::Stopping => "stopping",
             Self::Limit(key) => key,
+            Self::BadClientId(_) => "bad client id",
             Self::BadCredentials(_) => "bad credentials",
             Self::NotAuthorized(_) => "not authorized",
             Self::Throttled(_) => "throttled",
@@ -80,7 +94,7 @@ impl fmt::Display for Refusal {
         match self {
             Self::Stopping => formatter.write_str("the gateway is stopping; connect again"),
             Self::Limit(key) => write!(formatter, "{key} is reached; try again later"),
-            Self::BadCredentials(reason) => formatter.write_str(reason),
+            Self::BadCredentials(reason) | Self::BadClientId(reason) => formatter.write_str(reason),
             Self::NotAuthorized(reason) | Self::Unavailable(reason) => formatter.write_str(reason),
             Self::Throttled(seconds) => {
                 write!(formatter, "too many failed logins; try again in {seconds} s")
@@ -98,26 +112,44 @@ mod tests {
         let login = Login::read(Some("me@home@acme"), Some(b"secret")).unwrap().unwrap();
         assert_eq!((login.username.as_str(), login.tenant.as_str()), ("me@home", "acme"));
         assert!(!format!("{login:?}").contains("secret"));
-        for nothing in [(None, None), (Some(""), None), (Some(""), Some(&b""[..]))] {
+        let nothing: [(Option<&str>, Option<&[u8]>); 6] = [
+            (None, None),
+            (Some(""), None),
+            (Some(""), Some(b"")),
+            (Some("me"), None),
+            (Some("me"), Some(b"secret")),
+            (None, Some(b"secret")),
+        ];
+        for nothing in nothing {
             assert!(Login::read(nothing.0, nothing.1).unwrap().is_none());
         }
         let long = "x".repeat(2_000);
-        let bad: [(Option<&str>, Option<&[u8]>); 9] = [
-            (Some("me"), Some(b"secret")),
+        let long_name = format!("{long}@acme");
+        let bad: [(Option<&str>, Option<&[u8]>); 8] = [
             (Some("me@"), Some(b"secret")),
             (Some("@acme"), Some(b"secret")),
             (Some("me@AC ME"), Some(b"secret")),
             (Some("me@acme"), None),
             (Some("me@acme"), Some(b"\xFF\xFE")),
-            (None, Some(b"secret")),
+            (Some("me\0@acme"), Some(b"secret")),
             (Some("me@acme"), Some(long.as_bytes())),
-            (Some(&long), Some(b"secret")),
+            (Some(&long_name), Some(b"secret")),
         ];
         for (username, password) in bad {
             assert!(
                 matches!(Login::read(username, password), Err(Refusal::BadCredentials(_))),
                 "{username:?} {password:?}"
             );
+        }
+    }
+
+    #[test]
+    fn a_client_id_is_of_bounded_length_and_has_no_zero() {
+        assert_eq!(client_id(""), Ok(None));
+        assert_eq!(client_id("é d/+#@ 1").unwrap().as_deref(), Some("é d/+#@ 1"));
+        assert!(client_id(&"x".repeat(1_024)).is_ok());
+        for bad in ["acme\0c", &"x".repeat(1_025)] {
+            assert!(matches!(client_id(bad), Err(Refusal::BadClientId(_))));
         }
     }
 

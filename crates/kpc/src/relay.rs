@@ -212,14 +212,17 @@ impl Relay {
         sender: Sender<'_>,
         correlation_id: &CorrelationId,
     ) -> Result<Arc<Identity>, Failure> {
-        self.throttle.check_token(sender, token)?;
         let (tenant, application) = (&version.tenant_id, &version.app_name);
+        self.throttle.check_token(sender, application, token)?;
         let resolved = self.identities.resolve(tenant, application, token, correlation_id).await;
-        resolved.inspect_err(|failure| {
-            if failure.sequel == Sequel::Guessed {
-                self.throttle.unknown_token(sender, Instant::now());
+        match &resolved {
+            Ok(identity) => self.throttle.good_token(sender, application, identity),
+            Err(failure) if failure.sequel == Sequel::Guessed => {
+                self.throttle.unknown_token(sender, application, token, Instant::now());
             }
-        })
+            Err(_) => {}
+        }
+        resolved
     }
 
     /// Whether a token that is in use is still good, whatever was known of it before was forgotten.

@@ -253,7 +253,7 @@ impl Gateway {
                 tracing::info!("connected to NATS again: telling the other replicas what is here");
                 self.relay.identities.forget();
                 self.relay.registry.read_again();
-                self.recovered.notify_one();
+                self.clients.forget_settings();
                 self.authorities.read_again();
                 self.announce_endpoints();
                 announcing.cancel();

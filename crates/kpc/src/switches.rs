@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt as _;
 use ids::TenantId;
 use runtime::Changes;
 use serde::Deserialize;
@@ -27,6 +28,8 @@ const ROUNDS: [Duration; 5] = [
 ];
 /// How often all connections are looked at without a change, in case one was missed.
 const EVERY: Duration = Duration::from_secs(60);
+/// Tenants whose settings are asked for at once.
+const AT_ONCE: usize = 64;
 
 /// The gateway's settings of a tenant.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Deserialize)]
@@ -140,11 +143,6 @@ impl Gateway {
                     self.clients.switched();
                     rounds.changed(tenant, Instant::now());
                 }
-                // Changes may have been missed.
-                () = self.recovered.notified() => {
-                    self.clients.switched();
-                    rounds.changed(None, Instant::now());
-                }
                 () = tokio::time::sleep_until(rounds.next) => {
                     self.enforce_switches(rounds.due()).await;
                     rounds.done(Instant::now());
@@ -161,13 +159,16 @@ impl Gateway {
             self.connections.each(|connection| all.extend(connection.tenants()));
             all
         });
-        let mut settings = HashMap::new();
-        for tenant in tenants {
-            match self.clients.settings(&tenant).await {
-                Ok(demands) => drop(settings.insert(tenant, demands)),
-                Err(error) => tracing::warn!(%tenant, %error, "the settings of a tenant cannot be read"),
-            }
-        }
+        let looks = tenants.into_iter().map(async |tenant| {
+            let found = self.clients.settings(&tenant).await;
+            let found = found.inspect_err(|error| {
+                tracing::warn!(%tenant, %error, "the settings of a tenant cannot be read");
+            });
+            Some((tenant, found.ok()?))
+        });
+        // Beside each other: a register that does not answer must not hold up the others for each tenant anew.
+        let found: Vec<_> = futures::stream::iter(looks).buffer_unordered(AT_ONCE).collect().await;
+        let settings: HashMap<_, _> = found.into_iter().flatten().collect();
         if settings.is_empty() {
             return;
         }
@@ -202,6 +203,15 @@ mod tests {
             for transport in [Transport::Tcp, Transport::Tls, Transport::Ws, Transport::Wss] {
                 assert_eq!(settings(json).admit(transport, None), Ok(()));
             }
+        }
+    }
+
+    #[test]
+    fn whatever_the_schema_takes_is_understood() {
+        let examples = include_str!("../../../proto-schemas/json/configuration/kpc.tenant.examples.json");
+        let examples: serde_json::Value = serde_json::from_str(examples).unwrap();
+        for example in examples["valid"].as_array().unwrap() {
+            settings(&example.to_string());
         }
     }
 

@@ -1,16 +1,21 @@
 //! Guessing passwords and endpoint tokens is slowed down, by the address that it comes from.
 //!
 //! Each address may fail so often in a minute. One that fails more often is not listened to for a second, then for two,
-//! four, up to a longest time, as long as it goes on; a minute without failures clears it. While an address is not
-//! listened to, nothing that it says is looked up, right or wrong: so it learns nothing, and costs next to nothing. What
-//! devices at that address have proven before goes on: a connection sends with the tokens that it has used already.
+//! four, up to a longest time, as long as it goes on; a minute without failures clears it.
+//!
+//! Many devices may have one address, and most of them do nothing wrong. So the same mistake again is no guess: a device
+//! that goes on with an old token or password is counted once in a while. And an address that is not listened to is
+//! still listened to as far as it has proven something before: for the tokens and the user names that were right there.
+//! Passwords of such a user name could go on being guessed there, but that is slowed down by `ccm`, name by name.
 
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher as _, Hash};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use ids::EndpointToken;
+use ids::{ApplicationName, EndpointToken};
 use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 use tokio::time::Instant;
@@ -18,17 +23,22 @@ use tokio::time::Instant;
 use crate::clients::Sender;
 use crate::config;
 use crate::failure::{Failure, Sequel};
+use crate::identity::Identity;
+use crate::login::Login;
 use crate::metrics::Metrics;
 use crate::outbox::CloseReason;
 
 /// The part of a minute's failures that an address may make after it has not been listened to.
 const SECOND_CHANCE: f64 = 0.1;
+/// For how long the same mistake at the same address does not count again.
+const SAME_MISTAKE: Duration = Duration::from_secs(600);
 
 /// Slows down guessing.
 pub(crate) struct Throttle {
     config: config::Throttle,
     logins: Watch,
     tokens: Watch,
+    memory: Memory,
     metrics: Arc<Metrics>,
 }
 
@@ -38,6 +48,7 @@ impl Throttle {
         Self {
             logins: watch(config.failed_logins_per_minute_per_address),
             tokens: watch(config.unknown_tokens_per_minute_per_address),
+            memory: Memory::new(config.remembered_max),
             config,
             metrics,
         }
@@ -47,16 +58,24 @@ impl Throttle {
     ///
     /// # Errors
     /// How many seconds it may not.
-    pub(crate) fn check_login(&self, address: Option<IpAddr>, now: Instant) -> Result<(), u32> {
-        let Some(address) = address else { return Ok(()) };
-        self.logins.check(address, now).inspect_err(|_| self.metrics.throttled("login"))
+    pub(crate) fn check_login(&self, address: IpAddr, login: &Login, now: Instant) -> Result<(), u32> {
+        let Err(seconds) = self.logins.check(address, now) else { return Ok(()) };
+        if self.memory.is_proven(address, &name(login)) {
+            return Ok(());
+        }
+        self.metrics.throttled("login");
+        Err(seconds)
+    }
+
+    /// A login was right.
+    pub(crate) fn right_login(&self, address: IpAddr, login: &Login) {
+        self.memory.prove(address, &name(login));
     }
 
     /// A login has failed.
-    pub(crate) fn failed_login(&self, address: Option<IpAddr>, now: Instant) {
-        if let Some(address) = address
-            && self.logins.fail(address, now)
-        {
+    pub(crate) fn failed_login(&self, address: IpAddr, login: &Login, now: Instant) {
+        let is_news = self.memory.is_new_mistake(address, &(name(login), login.password.as_str()), now);
+        if is_news && self.logins.fail(address, now) {
             tracing::warn!(
                 %address,
                 "too many failed logins from this address; it is not listened to for a while \
@@ -65,17 +84,24 @@ impl Throttle {
         }
     }
 
-    /// Whether the sender may show a token that it may not have shown before.
+    /// Whether the sender may show a token that is new at its address.
     ///
     /// # Errors
     /// 429 with the time to wait.
-    pub(crate) fn check_token(&self, sender: Sender<'_>, token: &EndpointToken) -> Result<(), Failure> {
+    pub(crate) fn check_token(
+        &self,
+        sender: Sender<'_>,
+        application: &ApplicationName,
+        token: &EndpointToken,
+    ) -> Result<(), Failure> {
         if self.tokens.is_quiet() {
             return Ok(());
         }
         let Some(address) = sender.address() else { return Ok(()) };
         let Err(seconds) = self.tokens.check(address, Instant::now()) else { return Ok(()) };
-        if sender.connection().is_some_and(|connection| connection.uses(token)) {
+        if self.memory.is_proven(address, &(application, token))
+            || sender.connection().is_some_and(|connection| connection.uses(token))
+        {
             return Ok(());
         }
         self.metrics.throttled("token");
@@ -84,16 +110,36 @@ impl Throttle {
         Err(Failure::refused(429, reason).with(Sequel::Wait(seconds)))
     }
 
+    /// The sender has shown a token that is good. Nearly always it was good at the same address just before, and that is
+    /// all that is looked at then.
+    pub(crate) fn good_token(&self, sender: Sender<'_>, application: &ApplicationName, identity: &Identity) {
+        let Some(address) = sender.address() else { return };
+        let from = number(address);
+        if identity.last_from.load(Ordering::Relaxed) != from {
+            identity.last_from.store(from, Ordering::Relaxed);
+            self.memory.prove(address, &(application, &identity.token));
+        }
+    }
+
     /// The sender has shown a token that the register does not know. Ends its connection when that happens too often.
-    pub(crate) fn unknown_token(&self, sender: Sender<'_>, now: Instant) {
-        if let Some(address) = sender.address()
-            && self.tokens.fail(address, now)
-        {
-            tracing::warn!(
-                %address,
-                "too many unknown endpoint tokens from this address; it is not listened to for a while \
-                 (kpc.throttle.unknown_tokens_per_minute_per_address)"
-            );
+    pub(crate) fn unknown_token(
+        &self,
+        sender: Sender<'_>,
+        application: &ApplicationName,
+        token: &EndpointToken,
+        now: Instant,
+    ) {
+        if let Some(address) = sender.address() {
+            if !self.memory.is_new_mistake(address, &(application, token), now) {
+                return;
+            }
+            if self.tokens.fail(address, now) {
+                tracing::warn!(
+                    %address,
+                    "too many unknown endpoint tokens from this address; it is not listened to for a while \
+                     (kpc.throttle.unknown_tokens_per_minute_per_address)"
+                );
+            }
         }
         let max = self.config.unknown_tokens_per_minute_per_connection;
         if let Some(connection) = sender.connection()
@@ -108,6 +154,53 @@ impl Throttle {
             );
             connection.close(CloseReason::Guessing);
         }
+    }
+}
+
+/// A login without its password.
+fn name(login: &Login) -> (&str, &str) {
+    (login.tenant.as_str(), &login.username)
+}
+
+/// What was right and wrong, with the addresses where it was shown. Kept as hashes that nobody can foresee: neither
+/// passwords nor tokens can be read out of them.
+struct Memory {
+    hasher: RandomState,
+    proven: Cache<u64, ()>,
+    /// Until when each mistake is no news.
+    mistakes: Cache<u64, Instant>,
+}
+
+impl Memory {
+    fn new(max: usize) -> Self {
+        Self { hasher: RandomState::new(), proven: Cache::new(max), mistakes: Cache::new(max) }
+    }
+
+    fn key(&self, address: IpAddr, what: &impl Hash) -> u64 {
+        self.hasher.hash_one((network(address), what))
+    }
+
+    fn prove(&self, address: IpAddr, what: &impl Hash) {
+        let key = self.key(address, what);
+        // What was right is no mistake any more, whatever was tried before it came into being.
+        self.mistakes.remove(&key);
+        if self.proven.get(&key).is_none() {
+            self.proven.insert(key, ());
+        }
+    }
+
+    fn is_proven(&self, address: IpAddr, what: &impl Hash) -> bool {
+        self.proven.get(&self.key(address, what)).is_some()
+    }
+
+    /// Notes a mistake; returns whether it is the first of its kind for a while.
+    fn is_new_mistake(&self, address: IpAddr, what: &impl Hash, now: Instant) -> bool {
+        let key = self.key(address, what);
+        if self.mistakes.get(&key).is_some_and(|until| now < until) {
+            return false;
+        }
+        self.mistakes.insert(key, now + SAME_MISTAKE);
+        true
     }
 }
 
@@ -209,6 +302,14 @@ pub(crate) fn network(address: IpAddr) -> IpAddr {
     }
 }
 
+/// A number for an address; no two addresses of devices have the same, and none has 0.
+fn number(address: IpAddr) -> u64 {
+    match network(address) {
+        IpAddr::V4(address) => 1 << 32 | u64::from(address.to_bits()),
+        IpAddr::V6(address) => u64::try_from(address.to_bits() >> 64).unwrap_or_default() | 1 << 63,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -263,6 +364,38 @@ mod tests {
         assert!(watch.suspects.len() <= 100, "{}", watch.suspects.len());
         let off = Watch::new(0, seconds(1, 1), 100);
         assert!((0..1_000).all(|_| !off.fail(address(1), now) && off.check(address(1), now).is_ok()));
+    }
+
+    #[test]
+    fn the_same_mistake_counts_once_in_a_while_and_elsewhere_again() {
+        let memory = Memory::new(100);
+        let now = Instant::now();
+        assert!(memory.is_new_mistake(address(1), &"wrong", now));
+        assert!(!memory.is_new_mistake(address(1), &"wrong", now + SAME_MISTAKE / 2));
+        assert!(memory.is_new_mistake(address(2), &"wrong", now) && memory.is_new_mistake(address(1), &"w", now));
+        assert!(memory.is_new_mistake(address(1), &"wrong", now + SAME_MISTAKE));
+        for number in 0..10_000 {
+            memory.is_new_mistake(address(1), &number, now);
+            memory.prove(address(1), &number);
+        }
+        assert!(memory.mistakes.len() <= 100 && memory.proven.len() <= 100);
+    }
+
+    #[test]
+    fn what_was_right_at_an_address_is_proven_there_only() {
+        let memory = Memory::new(100);
+        memory.prove(address(1), &"right");
+        assert!(memory.is_proven(address(1), &"right") && !memory.is_proven(address(1), &"other"));
+        assert!(!memory.is_proven(address(2), &"right"));
+    }
+
+    #[test]
+    fn addresses_have_numbers_of_their_own() {
+        let parse = |text: &str| number(text.parse().unwrap());
+        let all = ["0.0.0.0", "10.0.0.1", "10.0.0.2", "::", "::1:0:0:0:0", "2001:db8::"].map(parse);
+        let different: std::collections::BTreeSet<_> = all.into_iter().collect();
+        assert!(different.len() == all.len() && !different.contains(&0));
+        assert_eq!(parse("::ffff:10.0.0.1"), parse("10.0.0.1"));
     }
 
     #[test]

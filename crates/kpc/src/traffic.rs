@@ -20,6 +20,8 @@ use crate::shards::Shards;
 
 /// Bytes of one report: half of what NATS carries.
 const REPORT_BYTES_MAX: usize = 512 * 1024;
+/// How often endpoints that nobody knows any more are forgotten when there are no reports, in s.
+const FORGET_EVERY_S: u64 = 60;
 /// What an entry takes beside its name: the four numbers and the lengths, at most.
 const ENTRY_BYTES: usize = 4 * 10 + 3;
 
@@ -146,10 +148,9 @@ impl Part {
 impl Gateway {
     /// Reports the traffic every so often until `stopped` is cancelled, and then once more.
     pub(crate) async fn report_traffic(&self, stopped: CancellationToken) {
-        let interval = self.config.traffic.interval_s;
-        if interval == 0 {
-            return;
-        }
+        // Without reports too, what nobody knows any more must be forgotten.
+        let is_told = self.config.traffic.interval_s > 0;
+        let interval = if is_told { self.config.traffic.interval_s } else { FORGET_EVERY_S };
         let mut from = now_ns();
         let mut stop = false;
         while !stop {
@@ -163,6 +164,9 @@ impl Gateway {
             }
             let to = now_ns();
             self.relay.identities.traffic().take(|tenant_traffic_stats| {
+                if !is_told {
+                    return;
+                }
                 let event = TrafficReportEvent {
                     tenant_traffic_stats,
                     time_from: from,

@@ -10,7 +10,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use crate::clients::Sender;
+use crate::clients::{Mark, Sender};
 use crate::connection::Connection;
 use crate::gateway::Gateway;
 use crate::uplink::Publication;
@@ -61,8 +61,9 @@ impl Wills {
 }
 
 impl Gateway {
-    /// Sends a will of a connection that has ended, now or after its delay.
-    pub(crate) fn execute(self: &Arc<Self>, will: Will, connection: Arc<Connection>) {
+    /// Sends a will of a connection that has ended, now or after its delay, unless its client could not be connected any
+    /// more by then. The mark was taken before the connection ended.
+    pub(crate) fn execute(self: &Arc<Self>, will: Will, connection: Arc<Connection>, mark: Mark) {
         let gateway = self.clone();
         let limits = &self.config.limits;
         let delay = will.delay.min(Duration::from_secs(limits.will_delay_max_s.into()));
@@ -88,6 +89,9 @@ impl Gateway {
                 if !gateway.wills.take(&session, &cancelled) {
                     return;
                 }
+            }
+            if !gateway.clients.is_good(mark, &connection) {
+                return;
             }
             let deadline = gateway.deadline(will.publication.expiry);
             gateway.publish(Sender::Gone(&connection), will.publication, deadline).await;

@@ -110,9 +110,20 @@ impl Rules {
 pub(crate) async fn require_permission(rules: Arc<Rules>, request: Request, next: Next) -> Response {
     // A body cannot be shared between threads, so that only the rest is looked at while credentials are checked.
     let (mut parts, body) = request.into_parts();
+    let policy: Option<Arc<Policy>> = parts.extensions.get().cloned();
+    let mut _permit = None;
     let path = parts.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
     let admitted = match rules.of(path, &parts.method) {
-        Some(rule) if rule.scope == Scope::Public => Ok(()),
+        Some(rule) if rule.scope == Scope::Public => {
+            _permit = policy.as_ref().and_then(|policy| policy.public_requests.try_acquire().ok());
+            match _permit {
+                Some(_) => Ok(()),
+                None => Err(Error::unavailable(
+                    "too many requests without credentials at once (a quarter of http.concurrent_requests_max): \
+                     try again",
+                )),
+            }
+        }
         Some(rule) => admit(&mut parts, &rule).await,
         None => Err(Error::not_mounted()),
     };

@@ -25,7 +25,8 @@ pub struct Config {
     pub body_bytes_max: usize,
     /// Longest time that a REST request may take, in milliseconds. Default 30000.
     pub request_timeout_ms: u64,
-    /// REST requests in work at once, of all services in the process together. Default 1024.
+    /// REST requests in work at once, of all services in the process together. Default 1024. Routes that need no
+    /// credentials get a quarter of them.
     pub concurrent_requests_max: usize,
     /// HTTPS beside HTTP.
     pub tls: TlsConfig,
@@ -68,6 +69,12 @@ impl Config {
         faults.extend(self.tls.check());
         faults.extend(self.auth.check());
         faults
+    }
+
+    /// Requests in work at once that need no credentials. Without this bound, logins that wait or whose bodies come
+    /// slowly would hold up everybody who has credentials.
+    pub(crate) fn public_requests_max(&self) -> usize {
+        (self.concurrent_requests_max / 4).max(1)
     }
 
     pub(crate) fn idle_timeout(&self) -> Duration {

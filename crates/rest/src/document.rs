@@ -48,6 +48,10 @@ pub(crate) fn describe(mut document: OpenApi, name: &str, rules: &[Rule]) -> Str
         ];
         for (method, operation) in operations {
             let Some(operation) = operation else { continue };
+            // Left alone it is the handler's name, which handlers of one service often share. It must be unique.
+            let chosen = operation.operation_id.take();
+            let chosen = chosen.filter(|id| id.contains(|character: char| character.is_ascii_uppercase()));
+            operation.operation_id = Some(chosen.unwrap_or_else(|| operation_id(name, method, path)));
             describe_failure(operation);
             if let Some(rule) = rules.iter().find(|rule| rule.method == method && rule.path == path) {
                 describe_rule(operation, rule);
@@ -55,6 +59,18 @@ pub(crate) fn describe(mut document: OpenApi, name: &str, rules: &[Rule]) -> Str
         }
     }
     document.to_json().unwrap_or_default()
+}
+
+/// What programs call an operation, for example `getEndpointsEndpointIdMetadata`.
+fn operation_id(service: &str, method: &str, path: &str) -> String {
+    let own = path.strip_prefix(&format!("/{service}/api/v1/")).unwrap_or(path);
+    let mut id = method.to_ascii_lowercase();
+    for word in own.split(|character: char| !character.is_ascii_alphanumeric()) {
+        let mut characters = word.chars();
+        id.extend(characters.next().map(|first| first.to_ascii_uppercase()));
+        id.push_str(characters.as_str());
+    }
+    id
 }
 
 /// What the caller needs, in words of the platform; a public operation needs nothing.
@@ -76,4 +92,19 @@ fn describe_failure(operation: &mut Operation) {
     let failure =
         ResponseBuilder::new().description("the cause and the fix").content("application/json", body);
     operation.responses.responses.entry("default".to_owned()).or_insert_with(|| failure.build().into());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::operation_id;
+
+    #[test]
+    fn an_operation_is_named_by_method_and_path() {
+        let id = |path| operation_id("epr", "GET", path);
+        assert_eq!(id("/epr/api/v1/endpoints"), "getEndpoints");
+        let keys = "/epr/api/v1/endpoints/{endpointId}/metadata-keys";
+        assert_eq!(id(keys), "getEndpointsEndpointIdMetadataKeys");
+        let realm = "/auth/realms/{realm}/.well-known/openid-configuration";
+        assert_eq!(id(realm), "getAuthRealmsRealmWellKnownOpenidConfiguration");
+    }
 }

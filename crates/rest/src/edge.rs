@@ -61,6 +61,8 @@ pub(crate) struct Policy {
     pub(crate) request_timeout: Duration,
     /// One permit per request in work.
     pub(crate) requests: Semaphore,
+    /// One more for each of them to a route that needs no credentials: who has none takes no more than a part.
+    pub(crate) public_requests: Semaphore,
     pub(crate) metrics: Metrics,
     /// Whether every router of the process is mounted; before, a path that is unknown may become known.
     is_complete: AtomicBool,
@@ -96,6 +98,7 @@ impl Edge {
             body_bytes_max: config.body_bytes_max,
             request_timeout: config.request_timeout(),
             requests: Semaphore::new(config.concurrent_requests_max.min(Semaphore::MAX_PERMITS)),
+            public_requests: Semaphore::new(config.public_requests_max().min(Semaphore::MAX_PERMITS)),
             metrics: Metrics::new(),
             is_complete: AtomicBool::new(false),
         };

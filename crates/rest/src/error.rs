@@ -137,6 +137,10 @@ impl From<sqlx::Error> for Error {
             code.starts_with("53") || matches!(&*code, "57P01" | "57P02" | "57P03" | "40001" | "40P01");
         // query_canceled, by the statement timeout.
         let slow = code == "57014";
+        // character_not_in_repertoire, untranslatable_character: a NUL in a text of the caller's.
+        if matches!(&*code, "22021" | "22P05") {
+            return Self::bad_request("a text of the request holds a character that cannot be stored (NUL)");
+        }
         if away || busy {
             Self::unavailable("the database cannot answer now: try again").because(error)
         } else if slow {

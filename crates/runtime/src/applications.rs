@@ -69,7 +69,7 @@ impl<C: DeserializeOwned + Default + Send + Sync + 'static> Applications<C> {
         context.spawn("follow the application register", async move {
             while let Some(event) = events.next().await {
                 match BroadcastConfigurationUpdateEvent::decode(&event.payload) {
-                    Ok(event) => follower.make_stale(event.app_name.as_deref()),
+                    Ok(event) => follower.hear(&event),
                     Err(error) => tracing::warn!(%error, "a configuration event could not be read"),
                 }
             }
@@ -102,10 +102,16 @@ impl<C: DeserializeOwned + Default + Send + Sync + 'static> Applications<C> {
         self.shared.applications.get(name, ask).await
     }
 
-    fn make_stale(&self, app_name: Option<&str>) {
-        let concerns = |name: &ApplicationName| app_name.is_none_or(|changed| changed == name.as_str());
-        self.shared.applications.make_stale(|application| concerns(&application.name));
-        self.shared.versions.make_stale(|version| concerns(&version.app_name));
+    fn hear(&self, event: &BroadcastConfigurationUpdateEvent) {
+        // An event without an application concerns all of its tenant: not those of others.
+        let concerns = |tenant: &TenantId, name: &ApplicationName| match (&event.app_name, &event.tenant_id) {
+            (Some(changed), _) => changed == name.as_str(),
+            (None, Some(changed)) => changed == tenant.as_str(),
+            (None, None) => true,
+        };
+        let shared = &self.shared;
+        shared.applications.make_stale(|known: &Application<C>| concerns(&known.tenant_id, &known.name));
+        shared.versions.make_stale(|known: &Version<C>| concerns(&known.tenant_id, &known.app_name));
     }
 }
 

@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use async_nats::Client;
-use ids::{InstanceName, ReplicaId};
+use ids::{InstanceName, ReplicaId, TenantId};
 use parking_lot::Mutex;
 use sqlx::PgPool;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::{Requester, Subscription};
+use crate::{RequestError, Requester, Subscription};
 
 /// While NATS is away, nothing comes back; then the question is put again.
 const ROUND_TRIP_TIMEOUT: Duration = Duration::from_secs(2);
@@ -29,6 +29,7 @@ pub(crate) struct Shared {
     pub(crate) name: &'static str,
     pub(crate) instance: InstanceName,
     pub(crate) replica: ReplicaId,
+    pub(crate) platform_tenant: TenantId,
     pub(crate) client: Client,
     pub(crate) requester: Requester,
     pub(crate) postgres: store::Config,
@@ -57,6 +58,12 @@ impl Context {
     #[must_use]
     pub fn replica(&self) -> &ReplicaId {
         &self.shared.replica
+    }
+
+    /// The tenant whose administrators manage all tenants (`http.auth.platform_tenant`).
+    #[must_use]
+    pub fn platform_tenant(&self) -> &TenantId {
+        &self.shared.platform_tenant
     }
 
     /// The service's own NATS connection.
@@ -98,6 +105,15 @@ impl Context {
         // Whoever subscribes says soon after that it is ready: the server must know of the subscription by then.
         self.settled().await?;
         Ok(Subscription::new(subscriber, client.clone(), self.shared.stopping.clone()))
+    }
+
+    /// Waits until the NATS server has taken in all that this service has published so far. What was only written to
+    /// the socket (`flush`) may be lost with the connection.
+    ///
+    /// # Errors
+    /// When that is not known in time: what was published may have to be published again.
+    pub async fn published(&self, timeout: Duration) -> Result<(), RequestError> {
+        self.shared.requester.round_trip(timeout).await
     }
 
     /// Waits until NATS has taken in all subscriptions so far.

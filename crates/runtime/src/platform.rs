@@ -305,6 +305,7 @@ impl Making<'_> {
             name,
             instance,
             replica,
+            platform_tenant: self.prepared.http.auth.platform_tenant.clone(),
             client,
             requester,
             postgres: self.prepared.postgres.clone(),

@@ -74,10 +74,18 @@ impl<T: DeserializeOwned + Default + Send + Sync + 'static> Tenants<T> {
 
     fn hear(&self, event: &BroadcastConfigurationUpdateEvent) {
         // An application's own change is none of its tenant's.
-        if event.app_name.is_some() {
-            return;
+        if event.app_name.is_none() {
+            self.changed(event.tenant_id.as_deref().and_then(|id| TenantId::parse(id).ok()));
         }
-        let tenant = event.tenant_id.as_deref().and_then(|id| TenantId::parse(id).ok());
+    }
+
+    /// Changes may have been missed: all tenants are asked for anew at their next use, and those who follow changes are
+    /// told that any may have changed. While the register is away, what is known serves on.
+    pub fn forget(&self) {
+        self.changed(None);
+    }
+
+    fn changed(&self, tenant: Option<TenantId>) {
         self.shared
             .settings
             .make_stale(|kept: &Settings<T>| tenant.as_ref().is_none_or(|changed| *changed == kept.tenant));

@@ -47,11 +47,12 @@ async fn follow(
     Ok(())
 }
 
-/// Removes all that a tenant has; the event comes once, so it is tried until it is done or the service stops.
+/// Removes all that a tenant has, until it is done or the service stops. The event comes more than once: then there is
+/// nothing to do, or what was made since by somebody who had not heard of the end.
 async fn remove(context: &Context, store: &Store, events: &Events, correlation_id: &str, tenant: &TenantId) {
     let stopping = context.stopping();
     let mut pause = RETRY;
-    let deleted = loop {
+    let (deleted, was_configured) = loop {
         match store.delete_tenant(tenant).await {
             Ok(deleted) => break deleted,
             Err(error) => {
@@ -63,6 +64,9 @@ async fn remove(context: &Context, store: &Store, events: &Events, correlation_i
             () = stopping.cancelled() => return,
         }
     };
+    if deleted.is_empty() && !was_configured {
+        return;
+    }
     tracing::info!(%tenant, applications = deleted.len(), "what an unregistered tenant had is removed");
     for deletion in deleted {
         events.deleted(correlation_id, deletion).await;

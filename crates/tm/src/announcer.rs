@@ -19,7 +19,7 @@ use crate::store::Store;
 /// this service have heard of it, one of them may still have given an answer from before.
 const TELL_AGAIN: Duration = Duration::from_secs(2);
 /// How long NATS may take to take an event in.
-const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
+const TAKEN_IN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Deletions that are told of at once.
 const UNANNOUNCED_MAX: i64 = 100;
 
@@ -115,10 +115,7 @@ impl Announcer {
         if !self.publish(tle::UNREGISTERED.of(self.context.instance()), event.encode()).await {
             return Err(Error::Unannounced);
         }
-        let flushed = tokio::time::timeout(FLUSH_TIMEOUT, self.context.nats().flush()).await;
-        if !matches!(flushed, Ok(Ok(()))) {
-            return Err(Error::Unannounced);
-        }
+        self.context.published(TAKEN_IN_TIMEOUT).await.map_err(|_| Error::Unannounced)?;
         self.store.tenant_announced(tenant).await
     }
 
@@ -127,6 +124,15 @@ impl Announcer {
         for tenant in self.store.unannounced_tenants(UNANNOUNCED_MAX).await? {
             let correlation_id = uuid::Uuid::now_v7().simple().to_string();
             self.access_changed(&correlation_id, &tenant).await;
+            self.tenant_unregistered(&correlation_id, &tenant).await?;
+        }
+        Ok(())
+    }
+
+    /// Tells again of deletions that were told: a service that was away then would keep a tenant's devices for ever.
+    pub(crate) async fn tell_again(&self) -> Result<(), Error> {
+        for tenant in self.store.tenants_to_announce_again(UNANNOUNCED_MAX).await? {
+            let correlation_id = uuid::Uuid::now_v7().simple().to_string();
             self.tenant_unregistered(&correlation_id, &tenant).await?;
         }
         Ok(())

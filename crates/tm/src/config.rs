@@ -17,7 +17,7 @@ const BOOTSTRAP_KEY_CHARS_MIN: usize = 16;
 #[derive(Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// The secret under which the keys that sign tokens are encrypted: 32 random bytes in hex. Required. All
+    /// The secret under which the keys that sign tokens are encrypted: 32 random bytes in hex or base64. Required. All
     /// replicas need the same, for ever.
     pub key_encryption_key: String,
     /// The `iss` of the tokens that the service signs. Where other parties check the tokens, the URL under

@@ -85,7 +85,7 @@ impl runtime::Service for Tm {
             store: store.clone(),
             keyring: keyring.clone(),
             principals,
-            issuers: Issuers::new(config.oidc.clone(), &metrics)?,
+            issuers: Issuers::new(config.oidc.clone(), context.platform_tenant().clone(), &metrics)?,
             metrics: metrics.clone(),
         });
         let provider = provider::Provider {

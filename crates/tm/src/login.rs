@@ -1,5 +1,6 @@
 //! Logins: passwords, API keys and refresh tokens in, access tokens out.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
@@ -14,7 +15,7 @@ use crate::keyring::KeyRing;
 use crate::metrics::Metrics;
 use crate::password::{Checked, Passwords};
 use crate::secret::{digest, digest_pair, random_text};
-use crate::store::{Attempt, Credentials, Principal, Refreshed, SessionLimits, Store};
+use crate::store::{Attempt, Credentials, LoginSubject, Principal, Refreshed, SessionLimits, Store};
 use crate::token::{AUDIENCE, Claims};
 
 /// 43 of 62 kinds are 256 random bits.
@@ -61,45 +62,63 @@ impl Logins {
         Self { store, passwords, keyring, metrics, token_ttl_s: config.token_ttl_s, sessions }
     }
 
-    /// A user with a password.
+    /// A user with a password, from an address.
     pub(crate) async fn password(
         &self,
+        from: IpAddr,
         tenant: &TenantId,
         username: &str,
         password: &str,
     ) -> Result<Issued, Error> {
-        self.count("password", self.try_password(tenant, username, password).await)
+        self.count("password", self.try_password(from, tenant, username, password).await)
     }
 
-    async fn try_password(&self, tenant: &TenantId, username: &str, password: &str) -> Result<Issued, Error> {
+    async fn try_password(
+        &self,
+        from: IpAddr,
+        tenant: &TenantId,
+        username: &str,
+        password: &str,
+    ) -> Result<Issued, Error> {
         let username = Username::parse(username).map_err(|_| Error::WrongCredentials)?;
         let credentials = self.store.credentials(tenant, &username.folded).await?;
-        let user = self.check(tenant, &username.folded, credentials, password).await?;
-        let user = user.ok_or(Error::WrongCredentials)?;
-        let principal = self.store.user_principal(user).await?.ok_or(Error::WrongCredentials)?;
+        let checked = self.check(subject(from, tenant, &username.folded), credentials, password).await?;
+        let Credentials { user_id, token_version, .. } = checked.ok_or(Error::WrongCredentials)?;
+        // While the password was checked, it may have been changed: then it was the wrong one.
+        let principal = self.principal(user_id, token_version).await?.ok_or(Error::WrongCredentials)?;
         admit(&principal)?;
-        let refresh = self.begin_session(&principal.tenant, user).await?;
+        let refresh = self.begin_session(user_id, token_version).await?.ok_or(Error::WrongCredentials)?;
         self.issue(&principal, Some(refresh))
     }
 
+    /// The user as he is now, if his tokens still have that version.
+    async fn principal(&self, user: Uuid, token_version: i32) -> Result<Option<Principal>, Error> {
+        let principal = self.store.user_principal(user).await?;
+        Ok(principal.filter(|principal| principal.token_version == token_version))
+    }
+
     /// The current password of a user, before it is changed.
-    pub(crate) async fn confirm(&self, tenant: &TenantId, user: Uuid, password: &str) -> Result<(), Error> {
+    pub(crate) async fn confirm(
+        &self,
+        from: IpAddr,
+        tenant: &TenantId,
+        user: Uuid,
+        password: &str,
+    ) -> Result<(), Error> {
         let credentials = self.store.credentials_of(tenant, user).await?;
-        let folded = credentials.username_folded.clone();
-        let confirmed = self.check(tenant, &folded, Some(credentials), password).await?;
+        let subject = subject(from, tenant, &credentials.username_folded);
+        let confirmed = self.check(subject, Some(credentials), password).await?;
         confirmed.map(drop).ok_or(Error::WrongPassword)
     }
 
     /// Checks a password, as often as failures in a row allow; takes as long when there is no such user.
     async fn check(
         &self,
-        tenant: &TenantId,
-        username_folded: &str,
+        subject: LoginSubject,
         credentials: Option<Credentials>,
         password: &str,
-    ) -> Result<Option<Uuid>, Error> {
+    ) -> Result<Option<Credentials>, Error> {
         let turn = self.passwords.turn().await?;
-        let subject = digest_pair(tenant.as_str(), username_folded);
         if let Attempt::Locked(left) = self.store.attempt_login(&subject).await? {
             return Err(Error::Locked(left));
         }
@@ -112,7 +131,7 @@ impl Logins {
             let hash = self.passwords.hash(turn, password.to_owned()).await?;
             self.store.rehash(credentials.user_id, &credentials.password_hash, &hash).await?;
         }
-        Ok(Some(credentials.user_id))
+        Ok(Some(credentials))
     }
 
     /// A new password for a user: everybody who was logged in as him is out, and failures are forgotten.
@@ -125,7 +144,7 @@ impl Logins {
         let credentials = self.store.credentials_of(tenant, user).await?;
         let hash = self.hash(password).await?;
         self.store.set_password(tenant, user, &hash).await?;
-        self.store.login_succeeded(&digest_pair(tenant.as_str(), &credentials.username_folded)).await
+        self.store.forgive_logins(&digest_pair(tenant.as_str(), &credentials.username_folded)).await
     }
 
     /// The hash of a new password.
@@ -158,15 +177,15 @@ impl Logins {
     async fn try_refresh(&self, tenant: Option<&TenantId>, token: &str) -> Result<Issued, Error> {
         let next = random_text(REFRESH_TOKEN_CHARS);
         let refreshed = self.store.refresh(tenant, &digest(token), &digest(&next), self.sessions).await?;
-        let (user, expires_at) = match refreshed {
-            Refreshed::Next { user, expires_at } => (user, expires_at),
+        let (user, token_version, expires_at) = match refreshed {
+            Refreshed::Next { user, token_version, expires_at } => (user, token_version, expires_at),
             Refreshed::Reused { user } => {
                 tracing::warn!(%user, "a refresh token was shown twice, so that it may be stolen: the session was ended");
                 return Err(Error::RefreshToken);
             }
             Refreshed::Invalid => return Err(Error::RefreshToken),
         };
-        let principal = self.store.user_principal(user).await?.ok_or(Error::RefreshToken)?;
+        let principal = self.principal(user, token_version).await?.ok_or(Error::RefreshToken)?;
         admit(&principal)?;
         self.issue(
             &principal,
@@ -179,10 +198,10 @@ impl Logins {
         self.store.end_session(tenant, &digest(token)).await
     }
 
-    async fn begin_session(&self, tenant: &TenantId, user: Uuid) -> Result<RefreshToken, Error> {
+    async fn begin_session(&self, user: Uuid, token_version: i32) -> Result<Option<RefreshToken>, Error> {
         let text = random_text(REFRESH_TOKEN_CHARS);
-        let expires_at = self.store.begin_session(tenant, user, &digest(&text), self.sessions).await?;
-        Ok(RefreshToken { text: text.into(), expires_in: seconds_until(expires_at) })
+        let begun = self.store.begin_session(user, token_version, &digest(&text), self.sessions).await?;
+        Ok(begun.map(|expires_at| RefreshToken { text: text.into(), expires_in: seconds_until(expires_at) }))
     }
 
     fn issue(&self, principal: &Principal, refresh: Option<RefreshToken>) -> Result<Issued, Error> {
@@ -223,6 +242,19 @@ impl Logins {
         };
         self.metrics.login(grant, label);
         result
+    }
+}
+
+/// Who tries to log in from where. Of an IPv6 address the network counts: everybody has many of its addresses.
+fn subject(from: IpAddr, tenant: &TenantId, username_folded: &str) -> LoginSubject {
+    let network = match from.to_canonical() {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => format!("{:x?}", &address.segments()[..4]),
+    };
+    LoginSubject {
+        account: digest_pair(tenant.as_str(), username_folded),
+        // No user name holds a NUL, so no two subjects make the same text.
+        at_address: digest_pair(tenant.as_str(), &format!("{username_folded}\0{network}")),
     }
 }
 

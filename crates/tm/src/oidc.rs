@@ -8,6 +8,7 @@ mod jwks;
 
 use std::sync::Arc;
 
+use ids::TenantId;
 use rest::Role;
 
 pub use config::OidcConfig;
@@ -18,7 +19,11 @@ use crate::oidc::jwks::{Jwks, algorithm_allowed};
 use crate::token::{Unverified, validation};
 
 /// The issuers of the configuration.
-pub(crate) struct Issuers(Vec<Issuer>);
+pub(crate) struct Issuers {
+    all: Vec<Issuer>,
+    /// Whose administrators manage all tenants: no claim leads there by itself.
+    platform_tenant: TenantId,
+}
 
 struct Issuer {
     config: OidcConfig,
@@ -60,9 +65,13 @@ pub(crate) enum NotTaken {
 }
 
 impl Issuers {
-    pub(crate) fn new(configs: Vec<OidcConfig>, metrics: &Metrics) -> anyhow::Result<Self> {
+    pub(crate) fn new(
+        configs: Vec<OidcConfig>,
+        platform_tenant: TenantId,
+        metrics: &Metrics,
+    ) -> anyhow::Result<Self> {
         if configs.is_empty() {
-            return Ok(Self(Vec::new()));
+            return Ok(Self { all: Vec::new(), platform_tenant });
         }
         let https = configs.iter().any(|config| !config.allow_http);
         let fetcher = Arc::new(Fetcher::new(https)?);
@@ -70,13 +79,13 @@ impl Issuers {
             jwks: Jwks::new(&config, fetcher.clone(), metrics.clone()),
             config,
         };
-        Ok(Self(configs.into_iter().map(issuer).collect()))
+        Ok(Self { all: configs.into_iter().map(issuer).collect(), platform_tenant })
     }
 
     /// Checks a token of which only the outside was looked at.
     pub(crate) async fn verify(&self, token: &str, peeked: &Unverified) -> Result<External, NotTaken> {
         let named = peeked.issuer.as_deref();
-        let issuer = self.0.iter().find(|issuer| Some(issuer.config.issuer.as_str()) == named);
+        let issuer = self.all.iter().find(|issuer| Some(issuer.config.issuer.as_str()) == named);
         let Issuer { config, jwks } = issuer.ok_or(NotTaken::Issuer)?;
         let algorithm = peeked.algorithm.filter(|algorithm| algorithm_allowed(*algorithm));
         let algorithm = algorithm.ok_or(NotTaken::Algorithm)?;
@@ -84,6 +93,6 @@ impl Issuers {
         let validation = validation(algorithm, &config.issuer, &config.audience);
         let token = jsonwebtoken::decode::<serde_json::Value>(token, &key, &validation)
             .map_err(|error| NotTaken::Token(error.to_string()))?;
-        claims::read(config, &token.claims)
+        claims::read(config, &self.platform_tenant, &token.claims)
     }
 }

@@ -12,11 +12,15 @@ use crate::domain::PASSWORD_BYTES_MAX;
 use crate::error::Error;
 use crate::secret::random_text;
 
+/// Logins that wait for each that is checked: who waits also holds a place among the REST requests of all services.
+const WAITING_FOR_EACH: usize = 16;
+
 /// Hashes and checks passwords. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Passwords {
     argon2: Argon2<'static>,
     permits: Arc<Semaphore>,
+    waiting: Arc<Semaphore>,
     wait: std::time::Duration,
     /// Checked when there is no user of that name, so that the answer takes the same time.
     decoy: Arc<str>,
@@ -45,7 +49,8 @@ impl Passwords {
         let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
         let mut passwords = Self {
             argon2,
-            permits: Arc::new(Semaphore::new(config.password_checks_max.min(Semaphore::MAX_PERMITS))),
+            permits: Arc::new(Semaphore::new(config.password_checks_max)),
+            waiting: Arc::new(Semaphore::new(config.password_checks_max * WAITING_FOR_EACH)),
             wait: config.password_wait(),
             decoy: "".into(),
         };
@@ -54,8 +59,9 @@ impl Passwords {
         Ok(passwords)
     }
 
-    /// Waits for a turn: the memory and the processor time of hashing are bounded.
+    /// Waits for a turn: the memory and the processor time of hashing are bounded, and so are those who wait.
     pub(crate) async fn turn(&self) -> Result<Turn, Error> {
+        let _place = self.waiting.try_acquire().map_err(|_| Error::Busy)?;
         match timeout(self.wait, self.permits.clone().acquire_owned()).await {
             Ok(Ok(permit)) => Ok(Turn { _permit: permit }),
             _ => Err(Error::Busy),
@@ -140,6 +146,19 @@ mod tests {
         let (cheap, dear) = (passwords(1).await, passwords(2).await);
         let hash = cheap.hash(cheap.turn().await.unwrap(), "hunter2".to_owned()).await.unwrap();
         assert_eq!(check(&dear, "hunter2", Some(&hash)).await, Checked::Outdated);
+    }
+
+    #[tokio::test]
+    async fn no_more_wait_than_allowed() {
+        let passwords = Passwords { wait: std::time::Duration::from_secs(60), ..passwords(1).await };
+        let turn = passwords.turn().await.unwrap();
+        let mut waiting: Vec<_> = (0..WAITING_FOR_EACH).map(|_| Box::pin(passwords.turn())).collect();
+        for one in &mut waiting {
+            assert!(futures::poll!(one).is_pending());
+        }
+        assert!(matches!(passwords.turn().await, Err(Error::Busy)));
+        drop((turn, waiting));
+        assert!(passwords.turn().await.is_ok());
     }
 
     #[tokio::test]

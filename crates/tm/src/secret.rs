@@ -5,9 +5,9 @@ use std::fmt;
 use aes_gcm::aead::{Aead as _, Generate as _, Payload};
 use aes_gcm::{Aes256Gcm, KeyInit as _, Nonce};
 use rand::distr::{Alphanumeric, SampleString as _};
+use runtime::{InvalidSecretKey, secret_key};
 use sha2::{Digest as _, Sha256};
 
-const KEY_BYTES: usize = 32;
 /// The nonce of AES-GCM.
 const NONCE_BYTES: usize = 12;
 
@@ -40,10 +40,10 @@ pub(crate) struct KeyEncryptionKey(Aes256Gcm);
 /// Why a text is no key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum InvalidKey {
-    #[error("is missing: set 32 random bytes in hex, as `openssl rand -hex 32` makes them")]
-    Missing,
-    #[error("must be 64 hexadecimal digits, as `openssl rand -hex 32` makes them")]
-    Malformed,
+    #[error(transparent)]
+    Invalid(#[from] InvalidSecretKey),
+    #[error("has {0} bytes, but AES-256 needs 32: use what `openssl rand -hex 32` makes")]
+    Long(usize),
 }
 
 /// What was encrypted cannot be decrypted, or not be encrypted at all.
@@ -54,22 +54,10 @@ pub(crate) enum InvalidKey {
 pub(crate) struct SealError;
 
 impl KeyEncryptionKey {
-    /// Reads a key in hex.
+    /// Reads a key of exactly 32 bytes, see [`secret_key`].
     pub(crate) fn parse(text: &str) -> Result<Self, InvalidKey> {
-        let text = text.trim();
-        if text.is_empty() {
-            return Err(InvalidKey::Missing);
-        }
-        let mut key = [0; KEY_BYTES];
-        if text.len() != 2 * KEY_BYTES {
-            return Err(InvalidKey::Malformed);
-        }
-        for (byte, pair) in key.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-            let digit = |digit: u8| char::from(digit).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-            let (high, low) = digit(pair[0]).zip(digit(pair[1])).ok_or(InvalidKey::Malformed)?;
-            *byte = high << 4 | low;
-        }
-        Aes256Gcm::new_from_slice(&key).map(Self).map_err(|_| InvalidKey::Malformed)
+        let key = secret_key(text)?;
+        Aes256Gcm::new_from_slice(&key).map(Self).map_err(|_| InvalidKey::Long(key.len()))
     }
 
     /// Encrypts a secret; `about` is not encrypted, but without it there is no decryption.
@@ -100,7 +88,7 @@ mod tests {
     use super::*;
 
     fn key(byte: &str) -> KeyEncryptionKey {
-        KeyEncryptionKey::parse(&byte.repeat(KEY_BYTES)).unwrap()
+        KeyEncryptionKey::parse(&byte.repeat(32)).unwrap()
     }
 
     #[test]
@@ -116,11 +104,11 @@ mod tests {
 
     #[test]
     fn bad_keys_are_refused_with_the_fix() {
-        assert_eq!(KeyEncryptionKey::parse(" ").unwrap_err(), InvalidKey::Missing);
-        for bad in ["00", &"g0".repeat(32), &"é".repeat(32)] {
-            assert_eq!(KeyEncryptionKey::parse(bad).unwrap_err(), InvalidKey::Malformed);
-        }
-        assert!(InvalidKey::Missing.to_string().contains("openssl rand -hex 32"));
+        let refused = |text: &str| KeyEncryptionKey::parse(text).unwrap_err();
+        assert_eq!(refused(" "), InvalidSecretKey::Missing.into());
+        assert_eq!(refused("00"), InvalidSecretKey::Short(1).into());
+        assert_eq!(refused(&"00".repeat(33)), InvalidKey::Long(33));
+        assert!(InvalidKey::Long(33).to_string().contains("openssl rand -hex 32"));
         assert_eq!(format!("{:?}", key("00")), "KeyEncryptionKey(***)");
     }
 

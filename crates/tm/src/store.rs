@@ -19,7 +19,7 @@ use sqlx::{PgConnection, PgPool};
 
 pub(crate) use api_keys::NewApiKeyRow;
 pub(crate) use bootstrap::FirstTenant;
-pub(crate) use login_failures::Attempt;
+pub(crate) use login_failures::{Attempt, LoginSubject};
 pub(crate) use principals::{Principal, TenantState};
 pub(crate) use sessions::{Refreshed, SessionLimits};
 pub(crate) use signing_keys::{NewSigningKey, SigningKeyRow};

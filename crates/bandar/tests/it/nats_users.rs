@@ -34,6 +34,7 @@ async fn connect(nats: &Nats, user: &str) -> (Client, Refusals) {
     let refusals = Refusals::default();
     let noted = refusals.clone();
     let client = ConnectOptions::with_user_and_password(user.to_owned(), PASSWORD.to_owned())
+        .custom_inbox_prefix(format!("_INBOX_{user}"))
         .event_callback(move |event| {
             let noted = noted.clone();
             async move {
@@ -89,6 +90,42 @@ async fn no_service_speaks_as_another() {
     let message = tokio::time::timeout(PATIENCE, heard.next()).await.unwrap().unwrap();
     assert_eq!(message.payload, "true", "what dcx sent as cm must not arrive");
     assert!(cm_refusals.lock().await.is_empty());
+}
+
+/// JetStream answers to whatever subject the asker names, and asks nobody whether he may publish there. So nobody may ask for
+/// bytes that he can choose.
+#[tokio::test]
+async fn no_extension_speaks_through_jetstream() {
+    let nats = server().await;
+    let (kpc, kpc_refusals) = connect(&nats, "kpc").await;
+    let bucket = extension::bucket(&kpc).await.unwrap();
+    let revoked = "kaa.v1.events.cm.endpoint.token.revoked";
+    let mut heard = kpc.subscribe("kaa.v1.events.*.endpoint.token.revoked").await.unwrap();
+    for user in ["dcx", "epmx", "echo"] {
+        let (extension, refusals) = connect(&nats, user).await;
+        let key = format!("$KV.extensions.{user}");
+        extension.publish(key.clone(), "forged".into()).await.unwrap();
+        eventually("the key is there", PATIENCE, async || bucket.get(user).await.unwrap()).await;
+        for ask in [
+            format!("$JS.API.DIRECT.GET.KV_extensions.{key}"),
+            "$JS.API.DIRECT.GET.KV_extensions".to_owned(),
+            "$JS.API.STREAM.CREATE.KV_extensions".to_owned(),
+            "$JS.API.STREAM.DELETE.connectivity".to_owned(),
+            "$JS.API.CONSUMER.MSG.NEXT.connectivity.epl".to_owned(),
+        ] {
+            let question = format!(r#"{{"last_by_subj": "{key}"}}"#);
+            extension.publish_with_reply(ask.clone(), revoked, question.into()).await.unwrap();
+            refused(&refusals, &ask).await;
+        }
+        // Not another's key either.
+        extension.publish("$KV.extensions.cex", "{}".into()).await.unwrap();
+        refused(&refusals, "$KV.extensions.cex").await;
+    }
+    let (cm, _) = connect(&nats, "cm").await;
+    cm.publish(revoked, "true".into()).await.unwrap();
+    let message = tokio::time::timeout(PATIENCE, heard.next()).await.unwrap().unwrap();
+    assert_eq!(message.payload, "true", "what an extension had JetStream say must not arrive");
+    assert!(kpc_refusals.lock().await.is_empty());
 }
 
 #[tokio::test]

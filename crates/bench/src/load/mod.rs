@@ -18,8 +18,9 @@ use tokio::task::{JoinSet, LocalSet};
 
 use crate::bits::Bits;
 use crate::histogram::Histogram;
-use crate::processes::{self, CpuTimes, Machine};
+use crate::processes::{Meter, Usage};
 use crate::profile::{Profile, Transport};
+use crate::rest::Login;
 
 /// How often `--progress` prints a line.
 const PROGRESS_EVERY: Duration = Duration::from_millis(200);
@@ -72,6 +73,8 @@ pub(crate) struct Log {
 pub(crate) struct Device {
     pub(crate) endpoint: Endpoint,
     pub(crate) log: RefCell<Log>,
+    /// What it shows when it connects over MQTT.
+    login: Option<Login>,
     gateway: SocketAddr,
     client_id: String,
     pace: RefCell<pace::Pace>,
@@ -126,12 +129,9 @@ struct Sent {
 /// What the measured seconds showed.
 #[derive(Debug)]
 pub(crate) struct Measured {
-    pub(crate) elapsed: Duration,
     pub(crate) receipts: u64,
     pub(crate) latencies: Histogram,
-    pub(crate) cpu_us: CpuTimes,
-    pub(crate) generator_us: u64,
-    pub(crate) busy_percent: f64,
+    pub(crate) usage: Usage,
 }
 
 /// The result of a load.
@@ -199,13 +199,15 @@ impl Load {
     }
 }
 
-/// Runs the load until its time is over or `interrupted` is, and waits for the receipts of what is in flight.
+/// Runs the load until its time is over or `interrupted` is, and waits for the receipts of what is in flight. Each device has a
+/// login of its own, or none does.
 pub(crate) async fn run(
     plan: Plan,
     endpoints: Vec<Endpoint>,
+    logins: Vec<Login>,
     interrupted: impl Future<Output = ()>,
 ) -> Result<Outcome> {
-    let devices: Vec<Rc<Device>> = deal(&plan, endpoints);
+    let devices: Vec<Rc<Device>> = deal(&plan, endpoints, logins);
     let load = Rc::new(Load {
         remaining: Cell::new(plan.messages_max),
         plan,
@@ -235,15 +237,18 @@ pub(crate) async fn run(
     Ok(Outcome { measured, totals, devices })
 }
 
-fn deal(plan: &Plan, endpoints: Vec<Endpoint>) -> Vec<Rc<Device>> {
+fn deal(plan: &Plan, endpoints: Vec<Endpoint>, logins: Vec<Login>) -> Vec<Rc<Device>> {
     let count = u32::try_from(endpoints.len()).unwrap_or(u32::MAX).max(1);
     let gateways = plan.gateways.iter().cycle();
+    let logins = logins.into_iter().map(Some).chain(std::iter::repeat(None));
     (0..)
         .zip(endpoints)
+        .zip(logins)
         .zip(gateways)
-        .map(|((index, endpoint), gateway)| {
+        .map(|(((index, endpoint), login), gateway)| {
             Rc::new(Device {
                 log: RefCell::default(),
+                login,
                 gateway: *gateway,
                 client_id: format!("bench-{}", endpoint.id),
                 pace: RefCell::new(pace::Pace::new(plan.rate, count, index)),
@@ -263,8 +268,8 @@ async fn measure(
         () = &mut interrupted => true,
         () = tokio::time::sleep(load.plan.warm_up) => false,
     };
-    let start = (Instant::now(), load.totals.borrow().receipts);
-    let cpu = (processes::cpu_times(&load.plan.pids)?, processes::own_cpu_us()?, Machine::now()?);
+    let receipts_before = load.totals.borrow().receipts;
+    let meter = Meter::start(&load.plan.pids)?;
     load.recording.set(true);
     let end = tokio::time::sleep(load.plan.measured);
     let mut end = std::pin::pin!(end);
@@ -276,21 +281,12 @@ async fn measure(
         };
     }
     load.recording.set(false);
-    let elapsed = start.0.elapsed();
-    let receipts = load.totals.borrow().receipts.saturating_sub(start.1);
-    let cpu_us = processes::cpu_times(&load.plan.pids)?
-        .into_iter()
-        .map(|(name, us)| {
-            let before = cpu.0.get(&name).copied().unwrap_or(0);
-            (name, us.saturating_sub(before))
-        })
-        .collect();
-    let generator_us = processes::own_cpu_us()?.saturating_sub(cpu.1);
-    let busy_percent = Machine::now()?.busy_percent_since(cpu.2);
+    let receipts = load.totals.borrow().receipts.saturating_sub(receipts_before);
+    let usage = meter.stop()?;
     load.stopping.set(true);
     let _ = tokio::time::timeout(load.plan.drain, async { while tasks.join_next().await.is_some() {} }).await;
     let latencies = load.latencies.borrow().clone();
-    Ok(Measured { elapsed, receipts, latencies, cpu_us, generator_us, busy_percent })
+    Ok(Measured { receipts, latencies, usage })
 }
 
 /// Ends with the load, whose tasks are dropped together.

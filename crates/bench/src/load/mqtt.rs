@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Sleep, timeout};
 
 use super::{Device, InFlight, Load, RETRY_MAX, RETRY_MIN, STALL_AFTER, Sent};
+use crate::dial::{self, Hello};
 use crate::mqtt::{self, Packet};
 use crate::sample;
 
@@ -90,7 +91,7 @@ impl Session {
                 connection.outbox.clear();
             }
             if self.in_flight.is_empty() && self.load.is_over() {
-                disconnect(connection).await;
+                dial::leave(connection.stream, connection.outbox).await;
                 return Ok(());
             }
             let room = self.in_flight.len() < self.load.plan.profile.in_flight();
@@ -221,29 +222,11 @@ async fn connect(device: &Device) -> Result<Connection> {
         .await
         .with_context(|| format!("cannot connect to the gateway at {}", device.gateway))?;
     stream.set_nodelay(true)?;
-    let mut outbox = Vec::new();
-    mqtt::write_connect(&mut outbox, &device.client_id, KEEP_ALIVE_S)?;
-    stream.write_all(&outbox).await?;
-    outbox.clear();
     let mut inbox = BytesMut::with_capacity(READ_BUFFER_BYTES);
-    loop {
-        ensure!(
-            stream.read_buf(&mut inbox).await? > 0,
-            "the gateway closed the connection instead of a CONNACK"
-        );
-        if let Some((packet, length)) = mqtt::read(&inbox)? {
-            ensure!(packet == Packet::ConnAck { code: 0 }, "the gateway answered CONNECT with {packet:?}");
-            inbox.advance(length);
-            return Ok(Connection { stream, inbox, outbox, last_heard: Instant::now() });
-        }
-    }
-}
-
-async fn disconnect(mut connection: Connection) {
-    mqtt::write_disconnect(&mut connection.outbox);
-    // Everything is said: whether the gateway still hears this makes no difference.
-    let _ = connection.stream.write_all(&connection.outbox).await;
-    let _ = connection.stream.shutdown().await;
+    let hello =
+        Hello { client_id: &device.client_id, login: device.login.as_ref(), keep_alive_s: KEEP_ALIVE_S };
+    dial::greet(&mut stream, &mut inbox, &hello).await?;
+    Ok(Connection { stream, inbox, outbox: Vec::new(), last_heard: Instant::now() })
 }
 
 /// Wakes earlier when a message is due earlier.

@@ -1,9 +1,10 @@
 //! Loads against a gateway that does what a test tells it to.
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
+use crate::fake::next_packet;
 
 /// A message as the gateway received it.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,29 +30,15 @@ fn publish(topic: &str, payload: &[u8], answer: &mut Vec<u8>) {
     crate::mqtt::write_publish(answer, topic, 7, payload, false).unwrap();
 }
 
-/// The type and flags, and the body, of the client's next packet.
-async fn next_packet(stream: &mut TcpStream) -> Option<(u8, Vec<u8>)> {
-    let first = stream.read_u8().await.ok()?;
-    let (mut length, mut shift) = (0, 0);
-    loop {
-        let byte = stream.read_u8().await.ok()?;
-        length |= usize::from(byte & 0x7f) << shift;
-        shift += 7;
-        if byte & 0x80 == 0 {
-            break;
-        }
-    }
-    let mut body = vec![0; length];
-    stream.read_exact(&mut body).await.ok()?;
-    Some((first, body))
-}
-
 /// Serves one connection until it ends; the messages go to `seen`.
 async fn serve(mut stream: TcpStream, seen: Rc<RefCell<Vec<Seen>>>, answer: impl Fn(&Seen) -> Answer) {
     while let Some((first, body)) = next_packet(&mut stream).await {
         let mut out = Vec::new();
         match first >> 4 {
-            1 => out.extend([0x20, 2, 0, 0]),
+            1 => {
+                assert!(body.ends_with(b"\0\x0ameter@acme\0\x06secret"), "the device logs in: {body:?}");
+                out.extend([0x20, 2, 0, 0]);
+            }
             3 => {
                 let topic_end = 2 + usize::from(u16::from_be_bytes([body[0], body[1]]));
                 let topic = String::from_utf8(body[2..topic_end].to_vec()).unwrap();
@@ -112,6 +99,7 @@ async fn outcome(messages: u32, answer: impl Fn(&Seen) -> Answer + Clone + 'stat
     let plan = plan(listener.local_addr().unwrap(), messages);
     let seen = Rc::new(RefCell::new(Vec::new()));
     let endpoint = Endpoint { id: "id".to_owned(), token: "token".to_owned(), base_ms: 1_763_600_000_000 };
+    let login = Login::new("meter@acme", "secret");
     let gateway = async {
         loop {
             let (stream, _) = listener.accept().await.unwrap();
@@ -119,7 +107,7 @@ async fn outcome(messages: u32, answer: impl Fn(&Seen) -> Answer + Clone + 'stat
         }
     };
     let outcome = tokio::select! {
-        outcome = run(plan, vec![endpoint], std::future::pending()) => outcome.unwrap(),
+        outcome = run(plan, vec![endpoint], vec![login], std::future::pending()) => outcome.unwrap(),
         () = gateway => unreachable!("the gateway serves for ever"),
     };
     let seen = seen.borrow().clone();

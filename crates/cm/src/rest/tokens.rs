@@ -77,9 +77,20 @@ pub(super) async fn create(
     caller.check_application(&body.application_name)?;
     let correlation_id = caller.correlation_id.as_str();
     api.endpoints.check(correlation_id, &caller.tenant, &endpoint_id, &body.application_name).await?;
-    let owner = Owner { tenant: caller.tenant, application: body.application_name, endpoint_id };
+    let owner = Owner {
+        tenant: caller.tenant.clone(),
+        application: body.application_name.clone(),
+        endpoint_id: endpoint_id.clone(),
+    };
     let created = api.registry.create(&owner, body.token, false).await?;
     let token = created.token;
+    // An endpoint that was deleted between the two looks has taken its tokens with it, but not this one.
+    let still = api.endpoints.check(correlation_id, &owner.tenant, &endpoint_id, &owner.application).await;
+    if let Err(gone) = still {
+        let id = token.endpoint_token_id;
+        api.registry.delete(correlation_id, &owner.tenant, &endpoint_id, id).await?;
+        return Err(gone.into());
+    }
     let body = NewToken {
         token: created.text.as_str().to_owned(),
         status: token.status,

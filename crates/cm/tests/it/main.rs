@@ -24,6 +24,9 @@ const KEY: &str = "c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffe
 /// Where revoked events come.
 const REVOKED: &str = "kaa.v1.events.*.endpoint.token.revoked";
 
+/// An endpoint that is deleted when it was asked for once.
+const VANISHING: &str = "vanishing";
+
 /// Endpoint to application, of the tenant `acme`.
 type Endpoints = Arc<Mutex<HashMap<String, String>>>;
 
@@ -49,7 +52,11 @@ async fn start(settings: &[(&str, &str)]) -> Site {
     let endpoints = Endpoints::default();
     let known = endpoints.clone();
     let answer = move |request: EndpointGetRequest| {
-        let app_name = known.lock().unwrap().get(&request.endpoint_id).cloned();
+        let mut known = known.lock().unwrap();
+        let app_name = known.get(&request.endpoint_id).cloned();
+        if request.endpoint_id == VANISHING {
+            known.remove(VANISHING);
+        }
         let app_name = app_name.filter(|_| request.tenant_id == ACME.id);
         Some(EndpointGetResponse {
             correlation_id: request.correlation_id,

@@ -7,7 +7,7 @@ use serde_json::json;
 use sqlx::{Connection as _, PgConnection};
 use testbed::{ACME, Events, PATIENCE};
 
-use crate::{REVOKED, Site, creation, instance, start, tokens_of};
+use crate::{REVOKED, Site, VANISHING, creation, instance, start, tokens_of};
 
 async fn delete(site: &Site, tenant: &str, endpoint_id: &str) -> i32 {
     let request = EndpointTokensDeleteRequest {
@@ -132,4 +132,14 @@ async fn the_tokens_of_an_unregistered_tenant_go() {
     }
     assert_eq!(site.validate("app2", "foreign").await.status_code, 200);
     site.stop().await;
+}
+
+#[tokio::test]
+async fn an_endpoint_that_is_deleted_meanwhile_gets_no_token() {
+    let bed = start(&[]).await;
+    bed.register(VANISHING, "app");
+    let wish = json!({"applicationName": "app", "token": "wish"});
+    bed.rest(ACME).post(&tokens_of(VANISHING), &wish).await.refused(404);
+    assert_eq!(bed.validate("app", "wish").await.status_code, 404);
+    bed.stop().await;
 }

@@ -208,7 +208,8 @@ pub(crate) async fn tekton(client: &async_nats::Client) -> Responder {
     Responder::start(client, CONFIGURATION_REQUEST.at("tekton"), answer).await
 }
 
-/// The endpoint register. It does not know endpoints that begin with `gone`, and takes no metadata of those with `bad`.
+/// The endpoint register. It does not know endpoints that begin with `gone`, and takes no metadata of those with `bad`, and
+/// fails on those with `broken`.
 pub(crate) async fn epr(client: &async_nats::Client, world: &Shared) -> Responder {
     let world = world.clone();
     let answer = move |request: EndpointMetadataKeyBatchUpdateRequest| {
@@ -220,6 +221,8 @@ pub(crate) async fn epr(client: &async_nats::Client, world: &Shared) -> Responde
             404
         } else if any("bad") {
             400
+        } else if any("broken") {
+            503
         } else {
             200
         };

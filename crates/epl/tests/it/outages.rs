@@ -45,7 +45,8 @@ async fn what_happens_while_epl_is_away_is_taken_in_when_it_is_back() {
     bed.disconnected("kpc-a", t + 100, &["e"]).await;
     bed.connected("kpc-a", t + 200, &["g"]).await;
     bed.client.flush().await.unwrap();
-    let epl = bed.start(&[]).await;
+    // With other bounds, which the stream takes over.
+    let epl = bed.start(&[("epl.events_kept_ms", "1800000")]).await;
     bed.shows("e", false, t + 100).await;
     bed.shows("g", true, t + 200).await;
     bed.shows("f", true, t).await;

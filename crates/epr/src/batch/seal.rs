@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use aes_gcm::aead::{Aead as _, Generate as _, Payload};
 use aes_gcm::{Aes256Gcm, KeyInit as _, Nonce};
 use ids::EndpointToken;
+use runtime::{InvalidSecretKey, secret_key};
 use sha2::{Digest as _, Sha256};
 
 use crate::store::ItemKey;
@@ -12,11 +13,6 @@ use crate::store::ItemKey;
 const KEY_BYTES: usize = 32;
 /// The nonce of AES-GCM.
 const NONCE_BYTES: usize = 12;
-
-/// Why a text is no key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("must be 64 hexadecimal digits, as `openssl rand -hex 32` makes them")]
-pub(crate) struct InvalidKey;
 
 /// A token that cannot be encrypted or decrypted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -31,18 +27,20 @@ pub(crate) struct Sealer {
 }
 
 impl Sealer {
-    /// Reads a key in hex; empty: makes one, which ends with the process.
-    pub(crate) fn new(text: &str) -> Result<Self, InvalidKey> {
-        let text = text.trim();
-        let key: [u8; KEY_BYTES] =
-            if text.is_empty() { rand::random() } else { hex(text).ok_or(InvalidKey)? };
-        let cipher = Aes256Gcm::new_from_slice(&key).map_err(|_| InvalidKey)?;
+    /// Reads a key; empty: makes one, which ends with the process.
+    pub(crate) fn new(text: &str) -> Result<Self, InvalidSecretKey> {
+        let secret = match secret_key(text) {
+            Err(InvalidSecretKey::Missing) => rand::random::<[u8; KEY_BYTES]>().to_vec(),
+            secret => secret?,
+        };
+        // A secret of any length makes a key of the right one.
+        let key = Sha256::digest(secret);
         let mut key_id = String::new();
         for byte in &Sha256::digest(key)[..8] {
             // Writing to a string does not fail.
             let _ = write!(key_id, "{byte:02x}");
         }
-        Ok(Self { cipher, key_id })
+        Ok(Self { cipher: Aes256Gcm::new(&key), key_id })
     }
 
     /// Names the key without telling it.
@@ -72,17 +70,6 @@ fn about(key: ItemKey) -> Vec<u8> {
     [&key.task_id.as_bytes()[..], &key.position.to_be_bytes()[..]].concat()
 }
 
-fn hex(text: &str) -> Option<[u8; KEY_BYTES]> {
-    let mut key = [0; KEY_BYTES];
-    if text.len() != 2 * KEY_BYTES || !text.bytes().all(|digit| digit.is_ascii_hexdigit()) {
-        return None;
-    }
-    for (index, byte) in key.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(&text[2 * index..2 * index + 2], 16).ok()?;
-    }
-    Some(key)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -100,12 +87,12 @@ mod tests {
         let other = Sealer::new("").unwrap();
         assert_eq!(other.open(key, &sealed).unwrap_err(), SealError);
         assert_ne!(other.key_id(), sealer.key_id());
-        assert_eq!(sealer.key_id(), Sealer::new(&"0F".repeat(32)).unwrap().key_id());
+        assert_eq!(sealer.key_id(), Sealer::new(&format!(" {}", "0f".repeat(32))).unwrap().key_id());
     }
 
     #[test]
-    fn a_key_is_64_hexadecimal_digits() {
-        for bad in ["x", &"0g".repeat(32), &"00".repeat(31), &"é".repeat(32)] {
+    fn a_key_that_can_be_guessed_is_none() {
+        for bad in ["x", &"é".repeat(32), &"00".repeat(31)] {
             assert!(Sealer::new(bad).is_err(), "{bad}");
         }
     }

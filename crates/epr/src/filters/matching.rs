@@ -8,7 +8,7 @@
 //! locks the rows of those endpoints whose match it is about to add or to remove, and judges them as they are then; all
 //! others it does not touch.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::error::Error as StdError;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +24,7 @@ use uuid::Uuid;
 use super::definition::parse_sent;
 use super::events::{self, Change, Changes, Turn};
 use super::membership::{Counter, Pairs, apply};
+use super::parse::InvalidQuery;
 use super::query::Query;
 use super::sql::{self, Bound};
 
@@ -80,7 +81,7 @@ pub(super) enum Step {
     Removed,
     Looked(Looked),
     /// A filter of another version of the service, for one that can read it.
-    Unreadable(Uuid),
+    Unreadable(Uuid, InvalidQuery),
 }
 
 /// What others are to be told of a step.
@@ -96,7 +97,8 @@ impl Matcher {
     /// Runs until the service stops.
     pub(super) async fn run(self) -> anyhow::Result<()> {
         let stopping = self.context.stopping();
-        let mut unreadable = Vec::new();
+        // In this round, and ever.
+        let (mut unreadable, mut told) = (Vec::new(), HashSet::new());
         while !stopping.is_cancelled() {
             let pause = match self.steps.next(&unreadable).await {
                 Ok(Step::Looked(looked)) => {
@@ -104,8 +106,11 @@ impl Matcher {
                     continue;
                 }
                 Ok(Step::Removed) => continue,
-                Ok(Step::Unreadable(filter_id)) => {
+                Ok(Step::Unreadable(filter_id, error)) => {
                     unreadable.push(filter_id);
+                    if told.insert(filter_id) {
+                        tracing::error!(%error, %filter_id, "a filter cannot be read and stays PENDING");
+                    }
                     continue;
                 }
                 Ok(Step::Nothing) => self.poll_interval,
@@ -162,8 +167,7 @@ impl Steps {
         let query = match parse_sent(&work.mongo_query) {
             Ok(query) => query,
             Err(error) => {
-                tracing::error!(%error, filter_id = %work.filter_id, "a filter cannot be read and stays PENDING");
-                return Ok(Step::Unreadable(work.filter_id));
+                return Ok(Step::Unreadable(work.filter_id, error));
             }
         };
         let (changes, is_active) = self.look(&mut transaction, &work, &query).await?;
@@ -180,8 +184,12 @@ impl Steps {
         query: &Query,
     ) -> Result<(Changes, bool), sqlx::Error> {
         let share = if query.has_regex() { REGEX_SHARE } else { 1 };
-        let last = last_of_batch(connection, work, (self.batch_endpoints / share).max(1)).await?;
-        let candidates = candidates(connection, work, query, last.as_ref()).await?;
+        let most = (self.batch_endpoints / share).max(1);
+        let batch = batch(connection, work, most).await?;
+        // When there are fewer than asked for, they were the last.
+        let last =
+            if i64::try_from(batch.len()).is_ok_and(|found| found == most) { batch.last() } else { None };
+        let candidates = candidates(connection, work, query, &batch).await?;
         let (mut began, mut ceased) = (Pairs::default(), Pairs::default());
         for candidate in &candidates {
             let matches = match &candidate.metadata {
@@ -199,8 +207,8 @@ impl Steps {
              WHERE filter_id = $1",
         )
         .bind(work.filter_id)
-        .bind(last.as_ref().map(|(created_at, _)| *created_at))
-        .bind(last.as_ref().map(|(_, endpoint_id)| endpoint_id.as_str()))
+        .bind(last.map(|(created_at, _)| *created_at))
+        .bind(last.map(|(_, endpoint_id)| endpoint_id.as_str()))
         .bind(last.is_none())
         .execute(connection)
         .await?;
@@ -223,61 +231,60 @@ impl Steps {
     }
 }
 
-/// The endpoint that ends the next batch; none when the rest is less than a batch.
-async fn last_of_batch(
+/// The next endpoints of the application that have not been looked at.
+async fn batch(
     connection: &mut PgConnection,
     work: &Work,
-    endpoints: i64,
-) -> Result<Option<(DateTime<Utc>, String)>, sqlx::Error> {
-    let mut select =
-        QueryBuilder::<Postgres>::new("SELECT e.created_at, e.endpoint_id FROM endpoints AS e WHERE ");
-    push_rest(&mut select, work);
-    select.push(" ORDER BY e.created_at, e.endpoint_id OFFSET ").push_bind(endpoints - 1).push(" LIMIT 1");
-    select.build_query_as().fetch_optional(connection).await
+    most: i64,
+) -> Result<Vec<(DateTime<Utc>, String)>, sqlx::Error> {
+    let mut select = QueryBuilder::<Postgres>::new(
+        "SELECT created_at, endpoint_id FROM endpoints WHERE registered_at IS NOT NULL AND tenant_id = ",
+    );
+    select.push_bind(work.tenant_id.clone()).push(" AND application_name = ");
+    select.push_bind(work.application_name.clone());
+    if let (Some(created_at), Some(endpoint_id)) = (work.looked_at_created_at, &work.looked_at_endpoint_id) {
+        select.push(" AND (created_at, endpoint_id) > (").push_bind(created_at).push(", ");
+        select.push_bind(endpoint_id.clone()).push(")");
+    }
+    select.push(" ORDER BY created_at, endpoint_id LIMIT ").push_bind(most);
+    select.build_query_as().fetch_all(connection).await
 }
 
 /// Endpoints of the batch whose match may have to be added or removed. They stay locked.
+///
+/// They are selected by their ids: of the two ends of the batch PostgreSQL would think that a good part of the table lies between
+/// them, and read all of it.
 async fn candidates(
     connection: &mut PgConnection,
     work: &Work,
     query: &Query,
-    last: Option<&(DateTime<Utc>, String)>,
+    batch: &[(DateTime<Utc>, String)],
 ) -> Result<Vec<Candidate>, sqlx::Error> {
+    let ids: Vec<String> = batch.iter().map(|(_, endpoint_id)| endpoint_id.clone()).collect();
     let mut select = QueryBuilder::<Postgres>::new("SELECT e.endpoint_id, e.app_version_name, ");
     push_was_matched(&mut select, work.filter_id);
     select.push(" AS was_matched, ").push(if query.has_regex() { "e.metadata" } else { "NULL::jsonb" });
-    select.push(" AS metadata FROM endpoints AS e WHERE ");
-    push_rest(&mut select, work);
-    if let Some((created_at, endpoint_id)) = last {
-        select.push(" AND (e.created_at, e.endpoint_id) <= (").push_bind(*created_at).push(", ");
-        select.push_bind(endpoint_id.clone()).push(")");
-    }
-    select.push(" AND CASE WHEN ");
+    select.push(" AS metadata FROM endpoints AS e WHERE e.registered_at IS NOT NULL AND e.tenant_id = ");
+    select.push_bind(work.tenant_id.clone()).push(" AND e.application_name = ");
+    select.push_bind(work.application_name.clone()).push(" AND e.endpoint_id = ANY (").push_bind(ids);
+    select.push(") AND CASE WHEN ");
     push_was_matched(&mut select, work.filter_id);
     select.push(" THEN NOT (");
     sql::push(&mut select, query, Bound::OnlyWhatMatches);
     select.push(") ELSE (");
     sql::push(&mut select, query, Bound::AllThatMatch);
-    // Not weaker: a writer of one of these endpoints must wait, or have finished.
-    select.push(") END ORDER BY e.created_at, e.endpoint_id FOR SHARE OF e");
+    // In one order, so that nobody waits in a circle. Not weaker: a writer of one of these endpoints must wait, or have
+    // finished.
+    select.push(") END ORDER BY e.endpoint_id FOR SHARE OF e");
     select.build_query_as().persistent(false).fetch_all(connection).await
 }
 
-/// The endpoints of the application that have not been looked at.
-fn push_rest(select: &mut QueryBuilder<Postgres>, work: &Work) {
-    select.push("e.registered_at IS NOT NULL AND e.tenant_id = ").push_bind(work.tenant_id.clone());
-    select.push(" AND e.application_name = ").push_bind(work.application_name.clone());
-    if let (Some(created_at), Some(endpoint_id)) = (work.looked_at_created_at, &work.looked_at_endpoint_id) {
-        select.push(" AND (e.created_at, e.endpoint_id) > (").push_bind(created_at).push(", ");
-        select.push_bind(endpoint_id.clone()).push(")");
-    }
-}
-
+/// Not by EXISTS: of that, PostgreSQL may make a hash of all matches of the filter, for each batch anew.
 fn push_was_matched(select: &mut QueryBuilder<Postgres>, filter_id: Uuid) {
     select.push(
-        "EXISTS (SELECT FROM endpoint_filter_matches AS matched WHERE matched.endpoint_id = e.endpoint_id",
+        "(SELECT true FROM endpoint_filter_matches AS matched WHERE matched.endpoint_id = e.endpoint_id",
     );
-    select.push(" AND matched.filter_id = ").push_bind(filter_id).push(")");
+    select.push(" AND matched.filter_id = ").push_bind(filter_id).push(") IS NOT NULL");
 }
 
 /// Removes some matches of a deleted filter, and once there are none, the filter.

@@ -91,18 +91,27 @@ fn lock_name(tenant: &TenantId, application: &ApplicationName) -> String {
     format!("epr/filters/{tenant}/{application}")
 }
 
-/// Gives the changed filters of an application a new revision. The lock must be held.
+/// Gives the changed filters of an application a new revision; none when there is no filter any more. The lock must be held.
 pub(super) async fn renew(
     connection: &mut PgConnection,
     tenant: &TenantId,
     application: &ApplicationName,
 ) -> Result<(), sqlx::Error> {
     let renew = sqlx::query(
-        "INSERT INTO endpoint_filter_sets (tenant_id, application_name, revision) VALUES ($1, $2, $3)
+        "INSERT INTO endpoint_filter_sets (tenant_id, application_name, revision)
+         SELECT $1, $2, $3 WHERE EXISTS (
+             SELECT FROM endpoint_filters
+             WHERE tenant_id = $1 AND application_name = $2 AND status <> 'DELETED'
+         )
          ON CONFLICT ON CONSTRAINT endpoint_filter_sets_pkey DO UPDATE SET revision = excluded.revision",
     );
     let renew = renew.bind(tenant.as_str()).bind(application.as_str()).bind(Uuid::new_v4());
-    renew.execute(connection).await.map(drop)
+    if renew.execute(&mut *connection).await?.rows_affected() == 0 {
+        let forget =
+            sqlx::query("DELETE FROM endpoint_filter_sets WHERE tenant_id = $1 AND application_name = $2");
+        forget.bind(tenant.as_str()).bind(application.as_str()).execute(connection).await?;
+    }
+    Ok(())
 }
 
 /// The filters at a revision. The lock must be held, shared or alone, so that it is still that revision.

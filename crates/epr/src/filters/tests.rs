@@ -20,6 +20,9 @@ use crate::domain::EndpointSnapshot;
 use crate::store::MIGRATOR;
 
 const BATCH: i64 = 7;
+/// How many transactions wait for a lock.
+const WAITING: &str =
+    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
 
 struct Bed {
     _database: Database,
@@ -135,7 +138,7 @@ impl Bed {
                 Step::Nothing => return told,
                 Step::Looked(looked) => told.extend(spelled(&looked.changes)),
                 Step::Removed => {}
-                Step::Unreadable(filter_id) => panic!("{filter_id} cannot be read"),
+                Step::Unreadable(filter_id, error) => panic!("{filter_id}: {error}"),
             }
         }
     }
@@ -272,6 +275,10 @@ async fn a_deleted_filter_is_gone_at_once_and_its_rows_soon() {
     bed.settle().await;
     assert!(bed.matched(filter).await.is_empty());
     bed.assert_exact(namesake).await;
+    bed.store.delete(&bed.tenant, &bed.application, namesake, &any).await.unwrap();
+    bed.settle().await;
+    let sets = sqlx::query_scalar("SELECT count(*) FROM endpoint_filter_sets");
+    assert_eq!(sets.fetch_one(&bed.pool).await.ok(), Some(0_i64), "the last filter leaves nothing behind");
     for table in ["endpoint_filters", "endpoint_filter_counts"] {
         let sql = sqlx::AssertSqlSafe(format!("SELECT count(*) FROM {table} WHERE filter_id = $1"));
         let rows: i64 = sqlx::query_scalar(sql).bind(filter).fetch_one(&bed.pool).await.unwrap();
@@ -291,8 +298,7 @@ async fn a_filter_waits_for_writers_that_do_not_know_it() {
         async move { bed.create("f", &value(json!(1))).await }
     });
     let waits = async || {
-        let waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted";
-        let waiting: i64 = sqlx::query_scalar(waiting).fetch_one(&bed.pool).await.unwrap();
+        let waiting: i64 = sqlx::query_scalar(WAITING).fetch_one(&bed.pool).await.unwrap();
         (waiting == 1).then_some(())
     };
     testkit::eventually("the filter to wait", testbed::PATIENCE, waits).await;
@@ -326,8 +332,7 @@ async fn a_step_judges_an_endpoint_as_it_is_after_its_writer() {
         });
         // It waits for the row, or has finished without touching it.
         let waits = async || {
-            let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted";
-            let waiting: i64 = sqlx::query_scalar(waiting).fetch_one(&bed.pool).await.unwrap();
+            let waiting: i64 = sqlx::query_scalar(WAITING).fetch_one(&bed.pool).await.unwrap();
             (waiting > 0 || stepping.is_finished()).then_some(())
         };
         testkit::eventually("the step to wait", testbed::PATIENCE, waits).await;
@@ -416,61 +421,4 @@ async fn names_and_numbers_of_filters_are_limited() {
     assert!(matches!(bed.store.active(&other, &filter.to_string()).await, Err(Error::UnknownFilter(_))));
     assert!(matches!(bed.store.active(&bed.tenant, "x").await, Err(Error::UnknownFilter(_))));
     assert!(matches!(bed.store.active(&bed.tenant, &filter.to_string()).await, Err(Error::Pending(_))));
-}
-
-#[tokio::test]
-async fn zz_perf() {
-    let mut bed = Bed::new().await;
-    bed.steps.batch_endpoints = 1000;
-    sqlx::query("ALTER TABLE endpoints DISABLE TRIGGER USER").execute(&bed.pool).await.unwrap();
-    let t = std::time::Instant::now();
-    sqlx::query("INSERT INTO endpoints (endpoint_id, tenant_id, application_name, app_version_name, app_version_registered_at,
-                 metadata, created_at, registered_at, registration_id, reserved_until)
-             SELECT gen_random_uuid()::text, 'acme', 'app', 'app-v1', now(), jsonb_build_object('city', 'c' || n % 10, 'n', n % 100, 'name', 'device ' || n, 'lat', n * 0.001, 'connected', n % 2 = 0), now() + n * interval '1 ms', now(), gen_random_uuid(), now() FROM generate_series(1, 200000) n")
-        .execute(&bed.pool).await.unwrap();
-    eprintln!("insert {:?}", t.elapsed());
-    for (name, query) in [
-        ("rare", value(json!(7))),
-        ("half", json!({"metadata": {"$elemMatch": {"key": "connected", "value": true}}})),
-        ("all", json!({})),
-        ("all2", json!({"application_version": "app-v1"})),
-        ("regex", json!({"metadata": {"$elemMatch": {"key": "name", "value": {"$regex": "^device .*7$"}}}})),
-        ("anykey", json!({"metadata": {"$elemMatch": {"value": {"$gt": 98}}}})),
-    ] {
-        let t = std::time::Instant::now();
-        let f = bed.create(name, &query).await;
-        bed.settle().await;
-        eprintln!("{name}: {:?} {:?}", t.elapsed(), bed.status(f).await);
-        if name == "all" || name == "half" {
-            let t = std::time::Instant::now();
-            bed.requery(f, &json!({"metadata": {"$elemMatch": {"key": "n", "value": {"$lt": 50}}}})).await;
-            bed.settle().await;
-            eprintln!("{name} requery: {:?} {:?}", t.elapsed(), bed.status(f).await);
-        }
-    }
-    let ids: Vec<String> = sqlx::query_scalar("SELECT endpoint_id FROM endpoints LIMIT 2000")
-        .fetch_all(&bed.pool)
-        .await
-        .unwrap();
-    let t = std::time::Instant::now();
-    for id in &ids {
-        drop(bed.set(id, &json!({"n": 1, "connected": true, "name": "x"})).await);
-    }
-    eprintln!("set: {:?} each", t.elapsed() / 2000);
-    let t = std::time::Instant::now();
-    let mut tasks = Vec::new();
-    let bed = Arc::new(bed);
-    for part in ids.chunks(250) {
-        let part = part.to_vec();
-        let bed = bed.clone();
-        tasks.push(tokio::spawn(async move {
-            for (i, id) in part.iter().enumerate() {
-                drop(bed.set(id, &json!({"connected": i % 2 == 0, "n": 99})).await);
-            }
-        }));
-    }
-    for task in tasks {
-        task.await.unwrap();
-    }
-    eprintln!("8 writers: {:?} per second", 2000.0 / t.elapsed().as_secs_f64());
 }

@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 use super::Api;
 use crate::metadata::Edit;
 use crate::store::State as Metadata;
-use crate::updates::Precondition;
+use crate::updates::{MetadataChange, Precondition};
 
 impl Api {
     async fn read(&self, caller: &Caller, endpoint_id: &EndpointId) -> Result<Metadata, Error> {
@@ -30,8 +30,15 @@ impl Api {
     ) -> Result<Metadata, Error> {
         self.admit(&caller, &endpoint_id).await?;
         let precondition: Precondition = Arc::new(move |tag| if_match.allows(tag));
-        let (correlation_id, tenant) = (caller.correlation_id.to_string(), Some(caller.tenant));
-        Ok(self.updates.metadata(correlation_id, tenant, endpoint_id, precondition, edit).await?)
+        let change = MetadataChange {
+            correlation_id: caller.correlation_id.to_string(),
+            tenant: Some(caller.tenant),
+            endpoint_id,
+            precondition,
+            deadline: None,
+            edit,
+        };
+        Ok(self.updates.metadata(change).await?)
     }
 }
 

@@ -183,11 +183,3 @@ async fn a_list_is_walked_through_by_its_cursor_in_both_directions() {
     assert!(message.contains("epr.list_offset_max") && message.contains("after"), "{message}");
     bed.stop().await;
 }
-
-#[tokio::test]
-async fn zz_dump_openapi() {
-    let (bed, _tekton) = start(&[]).await;
-    let doc = bed.rest(ACME).get("/epr/api/v1/openapi.json").await.expect(200);
-    std::fs::write("/tmp/epr-openapi.json", doc.to_string()).unwrap();
-    bed.stop().await;
-}

@@ -2,12 +2,13 @@
 
 use bytes::Bytes;
 use ids::InstanceName;
+use ism::Record as _;
 use ism::eme::MetadataUpdatedEvent;
 use ism::epmmp::*;
 use serde_json::{Value, json};
 use testbed::{ACME, Events, Testbed};
 
-use crate::{Cm, ENDPOINTS, PlayedCm, register, start};
+use crate::{Cm, ENDPOINTS, PlayedCm, connect, number, register, start};
 
 fn at(message: ism::subject::Message) -> String {
     message.service(&InstanceName::parse("epr").unwrap())
@@ -172,5 +173,40 @@ async fn versions_of_many_endpoints_are_told() {
     versions.values_mut().for_each(|endpoints| endpoints.sort_unstable());
     assert_eq!(versions["app-v1"], ["a", "b"]);
     assert_eq!((versions.len(), versions["foreign-v1"].as_slice()), (2, &["x".to_owned()][..]));
+    bed.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_over_is_not_carried_out_after_something_newer() {
+    let (bed, _tekton) = start(&[]).await;
+    let _cm = PlayedCm::start(&bed, Cm::Makes).await;
+    register(&bed, "app-v1", "e", json!({})).await;
+    // Somebody holds the endpoint for longer than the request has time.
+    let mut holder = connect(&bed).await;
+    sqlx::query("BEGIN").execute(&mut holder).await.unwrap();
+    sqlx::query("SELECT FROM epr.endpoints FOR UPDATE").execute(&mut holder).await.unwrap();
+    let request = EndpointMetadataKeyUpdateRequest {
+        timestamp: runtime::now_ms(),
+        timeout: 1_000,
+        endpoint_id: "e".to_owned(),
+        metadata_key: "late".to_owned(),
+        metadata_value: Bytes::from_static(b"1"),
+        ..EndpointMetadataKeyUpdateRequest::default()
+    };
+    let (subject, inbox) = (at(EP_METADATA_KEY_UPDATE_REQUEST), bed.client.new_inbox());
+    bed.client.publish_with_reply(subject, inbox, request.encode()).await.unwrap();
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%NO KEY UPDATE%'
+        AND datname = current_database()";
+    let waiting = async || {
+        let over = runtime::now_ms() > request.timestamp + request.timeout;
+        (over && number(&bed, waits).await == 1).then_some(())
+    };
+    testkit::eventually("the end of its time", testbed::PATIENCE, waiting).await;
+    sqlx::query("COMMIT").execute(&mut holder).await.unwrap();
+    // Nobody waits any more: it was tried.
+    let done = async || (number(&bed, waits).await == 0).then_some(());
+    testkit::eventually("the attempt", testbed::PATIENCE, done).await;
+    bed.rest(ACME).put(&format!("{ENDPOINTS}/e/metadata/new"), &json!(1)).await.expect(204);
+    assert_eq!(bed.rest(ACME).get(&format!("{ENDPOINTS}/e/metadata")).await.expect(200), json!({"new": 1}));
     bed.stop().await;
 }

@@ -11,6 +11,7 @@ use ism::efmp::{
     EP_FILTERS_REQUEST, EP_LIST_BY_FILTER_REQUEST, EndpointFiltersRequest, EndpointFiltersResponse,
     EndpointListByFilterRequest, EndpointListByFilterResponse,
 };
+use ism::{Record as _, tle};
 use reqwest::Method;
 use serde_json::{Value, json};
 use testbed::{ACME, Events, OTHER, Rest};
@@ -362,5 +363,26 @@ async fn counts_are_exact_when_all_changes_at_once() {
         let found = rest.get(&format!("{ENDPOINTS}?filterId={}", filter["id"].as_str().unwrap())).await;
         assert_eq!(found.expect(200)["totalElements"], expected);
     }
+    bed.stop().await;
+}
+
+#[tokio::test]
+async fn the_filters_of_an_unregistered_tenant_go() {
+    let (bed, _tekton) = start(&[("epr.sweep_interval_ms", "50")]).await;
+    let rest = bed.rest(ACME);
+    let filter = create(&rest, "f", &json!({})).await;
+    let mut deleted = Events::listen(&bed.client, &events("deleted")).await;
+    let event = tle::UnregisteredEvent {
+        correlation_id: "c".to_owned(),
+        timestamp: runtime::now_ms(),
+        timeout: 0,
+        tenant_id: ACME.id.to_owned(),
+        originator_replica_id: "tm-0".to_owned(),
+    };
+    let subject = tle::UNREGISTERED.of(&InstanceName::parse("tm").unwrap());
+    bed.client.publish(subject, event.encode()).await.unwrap();
+    let (_, event) = deleted.next::<EndpointFilterDeletedEvent>().await;
+    assert_eq!(json!(event.filter_id), filter["id"]);
+    rest.get(&path(&filter)).await.refused(404);
     bed.stop().await;
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use ids::{ApplicationName, EndpointId, TenantId};
-use sqlx::PgPool;
+use sqlx::{PgPool, Postgres, Transaction};
 
 use crate::series;
 
@@ -49,6 +49,36 @@ pub(super) struct Removal {
     pub(super) name: String,
     pub(super) is_old: bool,
     requested_at: DateTime<Utc>,
+}
+
+/// Some points of a series that are to be removed. Opened before it is asked whether they may be, for no more is removed than
+/// there was when it was opened: what a device is told to be stored later, because its endpoint was registered anew, stays.
+pub(super) struct Part {
+    transaction: Transaction<'static, Postgres>,
+    series_id: i64,
+    /// The time of the first point that is not among them; none when these are the last.
+    until: Option<DateTime<Utc>>,
+}
+
+/// What became of a [`Part`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Removed {
+    pub(super) points: u64,
+    /// The series had no more.
+    pub(super) is_last: bool,
+}
+
+impl Part {
+    pub(super) async fn remove(mut self) -> sqlx::Result<Removed> {
+        let removed =
+            sqlx::query("DELETE FROM point WHERE series_id = $1 AND ($2::timestamptz IS NULL OR ts < $2)")
+                .bind(self.series_id)
+                .bind(self.until)
+                .execute(&mut *self.transaction)
+                .await?;
+        self.transaction.commit().await?;
+        Ok(Removed { points: removed.rows_affected(), is_last: self.until.is_none() })
+    }
 }
 
 impl Store {
@@ -183,15 +213,14 @@ impl Store {
         Ok(endpoint.and_then(|endpoint| EndpointId::parse(&endpoint).ok()))
     }
 
-    /// Removes the points of an endpoint, part by part, and marks its series. To do it again goes on where it ended.
-    pub(super) async fn remove_endpoint(
+    /// The series of an endpoint.
+    pub(super) async fn series(
         &self,
-        removal: &Removal,
         tenant: &TenantId,
         application: &ApplicationName,
         endpoint: &EndpointId,
-    ) -> sqlx::Result<u64> {
-        let series: Vec<i64> = sqlx::query_scalar(
+    ) -> sqlx::Result<Vec<i64>> {
+        sqlx::query_scalar(
             "SELECT series_id FROM series
              WHERE tenant_id = $1 AND application_name = $2 AND endpoint_id = $3 ORDER BY series_id",
         )
@@ -199,40 +228,34 @@ impl Store {
         .bind(application.as_str())
         .bind(endpoint.as_str())
         .fetch_all(&self.pool)
-        .await?;
-        let mut points = 0;
-        for series_id in &series {
-            loop {
-                let (removed, is_last) = self.remove_points(*series_id).await?;
-                points += removed;
-                if is_last {
-                    break;
-                }
-                self.due_in(removal, LEASE).await?;
-            }
-        }
-        sqlx::query("UPDATE series SET removed_at = now() WHERE series_id = ANY ($1)")
-            .bind(&series)
-            .execute(&self.pool)
-            .await?;
-        Ok(points)
+        .await
     }
 
-    /// Removes the oldest points of a series; whether these were the last.
-    async fn remove_points(&self, series_id: i64) -> sqlx::Result<(u64, bool)> {
+    /// The oldest points of a series.
+    pub(super) async fn part(&self, series_id: i64) -> sqlx::Result<Part> {
+        // The first statement decides what the transaction sees.
+        let mut transaction = self.pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ").await?;
         let until: Option<DateTime<Utc>> =
             sqlx::query_scalar("SELECT ts FROM point WHERE series_id = $1 ORDER BY ts OFFSET $2 LIMIT 1")
                 .bind(series_id)
                 .bind(POINTS_MAX)
-                .fetch_optional(&self.pool)
+                .fetch_optional(&mut *transaction)
                 .await?;
-        let removed =
-            sqlx::query("DELETE FROM point WHERE series_id = $1 AND ($2::timestamptz IS NULL OR ts < $2)")
-                .bind(series_id)
-                .bind(until)
-                .execute(&self.pool)
-                .await?;
-        Ok((removed.rows_affected(), until.is_none()))
+        Ok(Part { transaction, series_id, until })
+    }
+
+    /// Keeps a removal that takes long from others.
+    pub(super) async fn hold(&self, removal: &Removal) -> sqlx::Result<()> {
+        self.due_in(removal, LEASE).await
+    }
+
+    /// Marks series whose points were removed.
+    pub(super) async fn mark(&self, series: &[i64]) -> sqlx::Result<()> {
+        sqlx::query("UPDATE series SET removed_at = now() WHERE series_id = ANY ($1)")
+            .bind(series)
+            .execute(&self.pool)
+            .await
+            .map(drop)
     }
 
     /// Removes series that were marked so long ago that nobody remembers their ids, unless they have points again.
@@ -317,9 +340,24 @@ mod tests {
         assert_eq!((removal.kind, removal.name.as_str()), (Kind::Endpoint, "gone"));
         assert_eq!(store.take().await.unwrap(), None, "taken, or nothing to do");
         assert_eq!(store.owners(&endpoint("gone")).await.unwrap(), [(tenant.clone(), application.clone())]);
-        let removed =
-            store.remove_endpoint(&removal, &tenant, &application, &endpoint("gone")).await.unwrap();
-        assert_eq!(removed, 25_000);
+        assert_eq!(store.series(&tenant, &application, &endpoint("gone")).await.unwrap(), [gone]);
+        let part = store.part(gone).await.unwrap();
+        // A device of the endpoint that was registered anew stores a point just then, and is told so.
+        sqlx::query("INSERT INTO point (series_id, ts, number) VALUES ($1, to_timestamp(0.5), 0)")
+            .bind(gone)
+            .execute(&store.pool)
+            .await
+            .unwrap();
+        assert_eq!(part.remove().await.unwrap(), Removed { points: 10_000, is_last: false });
+        assert_eq!(ids(&store, "SELECT count(*) FROM point WHERE number = 0").await, [1]);
+        // Whoever is told that the endpoint is there leaves it at that.
+        drop(store.part(gone).await.unwrap());
+        for removed in [Removed { points: 10_000, is_last: false }, Removed { points: 5_001, is_last: true }]
+        {
+            assert_eq!(store.part(gone).await.unwrap().remove().await.unwrap(), removed);
+            store.hold(&removal).await.unwrap();
+        }
+        store.mark(&[gone]).await.unwrap();
         assert_eq!(ids(&store, "SELECT DISTINCT series_id FROM point").await, [stays]);
         // Requested anew while it went on: it is looked at once more.
         store.note_endpoint(&endpoint("gone")).await.unwrap();
@@ -355,7 +393,10 @@ mod tests {
         assert!(!removal.is_old);
         let application = ApplicationName::parse("app").unwrap();
         let endpoint = store.next_endpoint(&tenant, &application).await.unwrap().unwrap();
-        assert_eq!(store.remove_endpoint(&removal, &tenant, &application, &endpoint).await.unwrap(), 1);
+        let series = store.series(&tenant, &application, &endpoint).await.unwrap();
+        let removed = store.part(series[0]).await.unwrap().remove().await.unwrap();
+        assert_eq!(removed, Removed { points: 1, is_last: true });
+        store.mark(&series).await.unwrap();
         assert_eq!(store.next_endpoint(&tenant, &application).await.unwrap(), None);
         store.settle(&removal).await.unwrap();
         assert_eq!(ids(&store, "SELECT count(*) FROM removals").await, [0]);

@@ -140,7 +140,7 @@ pub(crate) async fn send(client: &async_nats::Client, event: DataSamplesEvent) -
 }
 
 /// Answers for `tekton`. All applications belong to the tenant `acme`.
-async fn serve(client: async_nats::Client, register: Register) -> JoinHandle<()> {
+pub(crate) async fn serve(client: async_nats::Client, register: Register) -> JoinHandle<()> {
     let mut requests = client.subscribe(CONFIGURATION_REQUEST.at("tekton")).await.unwrap();
     client.flush().await.unwrap();
     let register = Arc::new(register);

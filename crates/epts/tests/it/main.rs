@@ -6,6 +6,7 @@ mod bed;
 mod extraction;
 mod faults;
 mod limits;
+mod permissions;
 mod queries;
 mod receipt;
 mod removals;

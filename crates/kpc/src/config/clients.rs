@@ -49,6 +49,9 @@ pub struct Throttle {
     pub block_max_s: u32,
     /// Addresses whose failures are remembered, of IPv6 the first 64 bits.
     pub addresses_max: usize,
+    /// Tokens and user names that were right at an address, and those that were wrong, that are remembered; so many of
+    /// each.
+    pub remembered_max: usize,
 }
 
 impl Default for Throttle {
@@ -60,6 +63,7 @@ impl Default for Throttle {
             block_first_s: 1,
             block_max_s: 30,
             addresses_max: 10_000,
+            remembered_max: 200_000,
         }
     }
 }

@@ -15,6 +15,7 @@ pub(super) fn connect_v3(refusal: &Refusal) -> v3::codec::ConnectAckReason {
     use v3::codec::ConnectAckReason;
 
     match refusal {
+        Refusal::BadClientId(_) => ConnectAckReason::IdentifierRejected,
         Refusal::BadCredentials(_) => ConnectAckReason::BadUserNameOrPassword,
         Refusal::NotAuthorized(_) => ConnectAckReason::NotAuthorized,
         Refusal::Stopping | Refusal::Limit(_) | Refusal::Throttled(_) | Refusal::Unavailable(_) => {
@@ -29,6 +30,7 @@ pub(super) fn connect_v5(refusal: &Refusal) -> ConnectAckReason {
         Refusal::Stopping | Refusal::Unavailable(_) => ConnectAckReason::ServerUnavailable,
         Refusal::Limit(CONNECTIONS_PER_ADDRESS) => ConnectAckReason::QuotaExceeded,
         Refusal::Limit(_) => ConnectAckReason::ServerBusy,
+        Refusal::BadClientId(_) => ConnectAckReason::ClientIdentifierNotValid,
         Refusal::BadCredentials(_) => ConnectAckReason::BadUserNameOrPassword,
         Refusal::NotAuthorized(_) => ConnectAckReason::NotAuthorized,
         Refusal::Throttled(_) => ConnectAckReason::ConnectionRateExceeded,

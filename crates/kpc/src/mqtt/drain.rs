@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 
+use ntex::time::Millis;
 use ntex::util::{ByteString, Bytes};
 use ntex_mqtt::error::SendPacketError;
 use ntex_mqtt::{v3, v5};
@@ -14,6 +15,9 @@ use super::codes;
 use crate::connection::{Connection, ConnectionId};
 use crate::gateway::Gateway;
 use crate::outbox::{CloseReason, Item, Outgoing, Qos, Wake, Worker};
+
+/// How long a client has to read an `/error` that its connection's end follows.
+const LAST_WORDS: Millis = Millis(250);
 
 /// The way out to a client, in its version of MQTT.
 #[derive(Clone)]
@@ -96,7 +100,12 @@ async fn drain(connection: Arc<Connection>, sink: Sink) {
                     return connection.discard();
                 }
             },
-            Item::Close(reason) => return sink.close(reason),
+            Item::Close(reason) => {
+                if sink.must_be_heard_before(reason) {
+                    ntex::time::sleep(LAST_WORDS).await;
+                }
+                return sink.close(reason);
+            }
         }
     }
 }
@@ -130,6 +139,12 @@ impl Sink {
                 Ok(())
             }
         }
+    }
+
+    /// Whether the client can learn why its connection ends only from what was just sent. When it goes on sending, its
+    /// system may throw that away with the connection before it was read.
+    fn must_be_heard_before(&self, reason: CloseReason) -> bool {
+        matches!(self, Self::V3(_)) && matches!(reason, CloseReason::Undelivered | CloseReason::Unauthenticated)
     }
 
     fn is_open(&self) -> bool {

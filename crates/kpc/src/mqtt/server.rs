@@ -22,11 +22,11 @@ use tokio::sync::oneshot;
 use super::arrival::{Arrival, Reception};
 use super::drain::Local;
 use super::publish::{publish_v3, publish_v5};
-use super::session::{Closed, Session, connect_v3, connect_v5};
+use super::session::{Closed, Session, connect_v3, connect_v5, packet_max};
 use super::subscribe::{packet_v3, packet_v5};
 use super::tls::Acceptor;
 use super::websocket;
-use crate::config::{Config, Limits, Mqtt};
+use crate::config::{Config, Mqtt};
 use crate::gateway::Gateway;
 use crate::peer::Transport;
 
@@ -37,8 +37,9 @@ const READ_AHEAD: usize = 4;
 const FRAME_PERIOD: Seconds = Seconds(5);
 const FRAME_LONGEST: Seconds = Seconds(120);
 const FRAME_BYTES: u32 = 256;
-/// What a packet holds beside its payload, at most: the topic and the properties.
-const ENVELOPE_BYTES: u32 = 128 * 1024;
+/// The longest CONNECT in bytes: a will of 64 KiB on a long topic, and the rest is short. It is kept until it is whole,
+/// and it comes from anybody.
+const CONNECT_BYTES_MAX: u32 = 128 * 1024;
 /// Connections of one thread above its part of those that are allowed: they are told why they are refused, or have not
 /// said CONNECT yet.
 const ACCEPT_RESERVE: usize = 1_024;
@@ -148,7 +149,7 @@ async fn build(
 ) -> std::io::Result<NtexServer> {
     let config = &gateway.config;
     let settings = settings(config);
-    let frame_max = usize::try_from(packet_max(&config.limits)).unwrap_or(usize::MAX);
+    let frame_max = usize::try_from(packet_max(&config.limits).get()).unwrap_or(usize::MAX);
     let workers = config.mqtt.workers();
     let accepted = accepted_per_worker(config.limits.connections, workers);
     let transports: Vec<Transport> = listeners.iter().map(|(transport, _)| *transport).collect();
@@ -242,7 +243,8 @@ fn settings(config: &Config) -> SharedCfg {
     let limits = &config.limits;
     let mqtt = MqttServiceConfig::new()
         .set_max_qos(QoS::ExactlyOnce)
-        .set_max_size(packet_max(limits))
+        // Until CONNECT has been answered, and then what a message may have.
+        .set_max_size(CONNECT_BYTES_MAX)
         // The gateway limits how many messages are worked on, after they are out of reach of the connection's end; what
         // limits reading, with every quality of service, is the queue. MQTT 5 clients are told the number in CONNACK.
         .set_max_receive(0)
@@ -263,12 +265,6 @@ fn settings(config: &Config) -> SharedCfg {
     // For the opening handshake of WebSocket.
     let http = HttpServiceConfig::new().set_max_buf_size(websocket::HEAD_BYTES_MAX);
     SharedCfg::new("mqtt").add(mqtt).add(io).add(http).into()
-}
-
-/// The longest packet in bytes; a frame of WebSocket holds as much. A payload somewhat over our limit is read and
-/// refused with its own error; a packet far above ends the connection.
-fn packet_max(limits: &Limits) -> u32 {
-    limits.payload_bytes.saturating_mul(2).saturating_add(ENVELOPE_BYTES)
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The beginning and the end of a connection.
 
 use std::cell::{Cell, RefCell};
-use std::num::NonZeroU16;
+use std::num::{NonZeroU16, NonZeroU32};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,12 +12,16 @@ use ntex_mqtt::{QoS, v3, v5};
 use super::arrival::Arrival;
 use super::codes;
 use super::drain::{Local, Sink};
+use crate::config::Limits;
 use crate::connection::{Connection, Newcomer};
-use crate::login::{Login, Refusal};
+use crate::login::{self, Login, Refusal};
 use crate::outbox::Qos;
 use crate::peer::Peer;
 use crate::uplink::{Payload, Publication};
 use crate::wills::Will;
+
+/// What a packet holds beside its payload, at most: the topic and the properties.
+const ENVELOPE_BYTES: u32 = 128 * 1024;
 
 /// The connection cannot go on; it is closed.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +64,7 @@ impl Session {
             return;
         }
         let gateway = &self.local.gateway;
+        let mark = gateway.clients.mark();
         self.local.remove(self.connection.id);
         gateway.connections.end(&self.connection);
         // Clients of a gateway that stops are back in a moment, on another replica.
@@ -67,7 +72,7 @@ impl Session {
             && !gateway.draining.is_cancelled()
             && self.connection.is_trusted()
         {
-            gateway.execute(will, self.connection.clone());
+            gateway.execute(will, self.connection.clone(), mark);
         }
     }
 }
@@ -93,8 +98,8 @@ pub(super) async fn connect_v3(
     });
     let keep_alive = packet.keep_alive;
     let newcoming = Newcoming {
-        client_id: packet.client_id.to_string(),
-        login: Login::read(packet.username.as_deref(), packet.password.as_deref()),
+        client_id: login::client_id(&packet.client_id),
+        login: login(local, packet.username.as_deref(), packet.password.as_deref()),
         will,
         sink: Sink::V3(connect.sink()),
         wants_reasons: false,
@@ -104,7 +109,10 @@ pub(super) async fn connect_v3(
         Err(refusal) => return Ok(connect.failed(codes::connect_v3(&refusal))),
     };
     let config = &local.gateway.config;
-    let mut ack = connect.ack(session, false).max_send(Some(config.limits.unacknowledged_per_connection));
+    let mut ack = connect
+        .ack(session, false)
+        .max_send(Some(config.limits.unacknowledged_per_connection))
+        .max_packet_size(packet_max(&config.limits));
     // MQTT 3.1.1 cannot tell the client of another keep-alive; one that has none gets a long idle time.
     if keep_alive == 0 {
         ack = ack.idle_timeout(Seconds(config.mqtt.keep_alive_max_s));
@@ -137,8 +145,8 @@ pub(super) async fn connect_v5(
     });
     let (keep_alive, wants_reasons) = (packet.keep_alive, packet.request_problem_info);
     let newcoming = Newcoming {
-        client_id: packet.client_id.to_string(),
-        login: Login::read(packet.username.as_deref(), packet.password.as_deref()),
+        client_id: login::client_id(&packet.client_id),
+        login: login(local, packet.username.as_deref(), packet.password.as_deref()),
         will,
         sink: Sink::V5(connect.sink()),
         wants_reasons,
@@ -160,6 +168,7 @@ pub(super) async fn connect_v5(
             ack.session_expiry_interval_secs = Some(0);
             ack.receive_max =
                 NonZeroU16::new(config.limits.in_flight_per_connection).unwrap_or(NonZeroU16::MIN);
+            ack.max_packet_size = Some(packet_max(&config.limits).get());
             ack.retain_available = false;
             ack.shared_subscription_available = false;
             ack.subscription_identifiers_available = false;
@@ -174,11 +183,21 @@ pub(super) async fn connect_v5(
 
 /// What CONNECT says of the client.
 struct Newcoming {
-    client_id: String,
+    client_id: Result<Option<Arc<str>>, Refusal>,
     login: Result<Option<Login>, Refusal>,
     will: Option<Will>,
     sink: Sink,
     wants_reasons: bool,
+}
+
+/// Reads user name and password; what is no login is only counted.
+fn login(local: &Local, username: Option<&str>, password: Option<&[u8]>) -> Result<Option<Login>, Refusal> {
+    let login = Login::read(username, password)?;
+    let has_shown = username.is_some_and(|name| !name.is_empty()) || password.is_some_and(|it| !it.is_empty());
+    if login.is_none() && has_shown {
+        local.gateway.metrics.authentication("basic", "ignored");
+    }
+    Ok(login)
 }
 
 /// How many times a client is looked up whose credentials or whose tenant's demands change just then.
@@ -188,7 +207,6 @@ const LOOKUPS_MAX: usize = 3;
 async fn open(local: &Rc<Local>, peer: &Peer, newcoming: Newcoming) -> Result<Session, Refusal> {
     let gateway = &local.gateway;
     let Newcoming { client_id, login, will, sink, wants_reasons } = newcoming;
-    let client_id: Option<Arc<str>> = (!client_id.is_empty()).then(|| client_id.into());
     let connection = admit(local, peer, client_id, login).await.inspect_err(|refusal| {
         gateway.metrics.refused_connection(refusal.label());
         let (address, transport) = (peer.address.ip(), peer.transport.name());
@@ -211,11 +229,11 @@ async fn open(local: &Rc<Local>, peer: &Peer, newcoming: Newcoming) -> Result<Se
 async fn admit(
     local: &Rc<Local>,
     peer: &Peer,
-    client_id: Option<Arc<str>>,
+    client_id: Result<Option<Arc<str>>, Refusal>,
     login: Result<Option<Login>, Refusal>,
 ) -> Result<Arc<Connection>, Refusal> {
     let gateway = &local.gateway;
-    let login = login?;
+    let (client_id, login) = (client_id?, login?);
     for _ in 0..LOOKUPS_MAX {
         if gateway.draining.is_cancelled() {
             return Err(Refusal::Stopping);
@@ -237,6 +255,13 @@ async fn admit(
         gateway.connections.end(&connection);
     }
     Err(Refusal::Unavailable("the client's credentials are being changed; connect again".into()))
+}
+
+/// The longest packet in bytes once a client is connected; a frame of WebSocket holds as much. A payload somewhat over our
+/// limit is read and refused with its own error; a packet far above ends the connection.
+pub(super) fn packet_max(limits: &Limits) -> NonZeroU32 {
+    let bytes = limits.payload_bytes.saturating_mul(2).saturating_add(ENVELOPE_BYTES);
+    NonZeroU32::new(bytes).unwrap_or(NonZeroU32::MIN)
 }
 
 /// What both versions of MQTT have of a message.

@@ -46,6 +46,20 @@ async fn requests_over_the_number_are_refused_at_once() {
 }
 
 #[tokio::test]
+async fn who_has_no_credentials_holds_up_nobody_who_has() {
+    let site = site_with(|config| config.concurrent_requests_max = 4).await;
+    let first = tokio::spawn(site.stranger_get("/berths/api/v1/open/wait").send());
+    site.begun.notified().await;
+    let (status, message) = failure(site.stranger_get("/berths/api/v1/open")).await;
+    assert_eq!(status, 503);
+    assert!(message.contains("a quarter of http.concurrent_requests_max"), "{message}");
+    assert_eq!(site.get("/berths/api/v1/berths").send().await.unwrap().status(), 200);
+    site.go_on.notify_one();
+    assert_eq!(first.await.unwrap().unwrap().status(), 200);
+    assert_eq!(site.stranger_get("/berths/api/v1/open").send().await.unwrap().status(), 200);
+}
+
+#[tokio::test]
 async fn connections_over_the_number_are_refused_in_words() {
     let site = site_with(|config| config.connections_max = 1).await;
     // The answer shows that the first connection is counted.

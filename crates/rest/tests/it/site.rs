@@ -32,6 +32,7 @@ const ROUTES: &[Rule] = &[
     rule("GET", "/berths/api/v1/applications", "application:read", Scope::Handler),
     rule("GET", "/berths/api/v1/harbours", "kaa:harbour:read", Scope::Platform),
     rule("GET", "/berths/api/v1/open", "", Scope::Public),
+    rule("GET", "/berths/api/v1/open/wait", "", Scope::Public),
 ];
 
 /// The metrics of all edges of this test process.
@@ -75,6 +76,7 @@ pub(crate) async fn site_with(change: impl FnOnce(&mut Config)) -> Site {
         .routes(routes!(applications))
         .routes(routes!(harbours))
         .routes(routes!(open))
+        .routes(routes!(open_wait))
         .with_state((Arc::clone(&begun), Arc::clone(&go_on)));
     edge.authenticator().set_verifier(Arc::new(Register));
     let (address, mounts) = (edge.local_addr(), edge.mounts().clone());
@@ -180,6 +182,12 @@ async fn harbours(caller: Caller) -> String {
 #[utoipa::path(get, path = "/berths/api/v1/open", responses((status = 200)))]
 async fn open() -> &'static str {
     "welcome"
+}
+
+/// Lets everybody wait.
+#[utoipa::path(get, path = "/berths/api/v1/open/wait", responses((status = 200)))]
+async fn open_wait(signals: axum::extract::State<Signals>) -> &'static str {
+    wait(signals).await
 }
 
 /// Knows credentials of the form `<tenant>/<role>/<application>=<role>,...`.

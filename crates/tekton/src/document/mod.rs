@@ -15,12 +15,15 @@ use ids::{AppVersionName, ApplicationName, InstanceName, InvalidId, TenantId};
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
-use tree::{Found, below, merge};
+use tree::{Found, below, depth, merge};
 
 const VERSIONS: &str = "versions";
 const CONFIG: &str = "config";
 /// Where all applications stand in a service instance's part of a document.
 const APPLICATIONS: [&str; 2] = ["kaa", "applications"];
+/// Levels of a service instance's part of a document at most. What is stored must be readable again: readers of JSON
+/// go 128 levels deep.
+const LEVELS_MAX: usize = 100;
 /// Bytes of a document's digest that make its tag.
 const TAG_BYTES: usize = 16;
 
@@ -62,6 +65,10 @@ pub(crate) enum Fault {
     Form { instance: InstanceName, expected: String },
     #[error("the block of {instance} at {path} must be a JSON object")]
     NotABlock { instance: InstanceName, path: String },
+    #[error(
+        "the configuration of {instance} is nested deeper than {LEVELS_MAX} levels (each dot in a key is one)"
+    )]
+    TooDeep { instance: InstanceName },
     #[error("{name:?} is no version of application {application}")]
     UnknownVersion { name: String, application: ApplicationName },
 }
@@ -269,6 +276,8 @@ pub(crate) fn tag(document: &Value) -> String {
 fn instances(body: Value) -> Result<Vec<(InstanceName, Value)>, Fault> {
     let Value::Object(instances) = body else { return Err(Fault::NotAnObject) };
     let parsed = instances.into_iter().map(|(name, tree)| match InstanceName::parse(&name) {
+        // Before dots are taken apart: a key can hold more of them than there is stack to walk along.
+        Ok(instance) if depth(&tree) > LEVELS_MAX => Err(Fault::TooDeep { instance }),
         Ok(instance) => Ok((instance, tree)),
         Err(source) => Err(Fault::Instance { name, source }),
     });

@@ -155,3 +155,18 @@ fn tags_tell_contents_apart() {
     assert_ne!(tag_of(json!({"a": 1})), tag_of(json!({"a": 2})));
     assert_eq!(tag_of(json!({})).len(), 32);
 }
+
+#[test]
+fn what_is_nested_too_deep_to_be_read_again_is_refused() {
+    let dotted = |dots: usize| json!({"dcx": {format!("kaa.applications.app{}", ".x".repeat(dots)): 1}});
+    let too_deep = Fault::TooDeep { instance: InstanceName::parse("dcx").unwrap() };
+    assert!(read(None, dotted(97)).is_ok());
+    // Half a million levels: walking along them, even to drop them, would take more stack than there is.
+    for dots in [98, 500_000] {
+        assert_eq!(read(None, dotted(dots)), Err(too_deep.clone()), "{dots}");
+        assert_eq!(nodes_of_all(dotted(dots)), Err(too_deep.clone()), "{dots}");
+    }
+    let named = [InstanceName::parse("dcx").unwrap()];
+    let patch = json!({format!("kaa.applications.app{}", ".x".repeat(500_000)): 1});
+    assert_eq!(scope(None).patch_nodes(&named, patch), Err(too_deep));
+}

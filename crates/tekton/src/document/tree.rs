@@ -55,6 +55,18 @@ fn gather(tree: Value, path: &[&str], entries: &mut BTreeMap<String, Value>) -> 
     Some(cleared)
 }
 
+/// Levels of a tree when all its keys are taken apart at their dots.
+pub(super) fn depth(tree: &Value) -> usize {
+    let deepest = |inner: &mut dyn Iterator<Item = usize>| inner.max().unwrap_or(0);
+    match tree {
+        Value::Object(object) => {
+            deepest(&mut object.iter().map(|(key, inner)| key.split('.').count() + depth(inner)))
+        }
+        Value::Array(items) => deepest(&mut items.iter().map(|item| 1 + depth(item))),
+        _ => 0,
+    }
+}
+
 /// JSON merge patch (RFC 7396).
 pub(super) fn merge(target: &mut Value, patch: Value) {
     let Value::Object(patch) = patch else {
@@ -123,6 +135,15 @@ mod tests {
             json!({"a.b": null, "a": {"b": {"c": 2}}}),
         ] {
             assert_eq!(entries(bad.clone()), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn each_dot_is_a_level() {
+        for (tree, levels) in
+            [(json!(1), 0), (json!({}), 0), (json!({"a": {"b": 1}, "c": 1}), 2), (json!({"a.b.c": [[1]]}), 5)]
+        {
+            assert_eq!(depth(&tree), levels, "{tree}");
         }
     }
 

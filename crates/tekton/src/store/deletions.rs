@@ -93,8 +93,9 @@ impl Store {
         Ok(())
     }
 
-    /// Deletes all that a tenant has. Tells which applications there were.
-    pub(crate) async fn delete_tenant(&self, tenant: &TenantId) -> Result<Vec<Deletion>, Error> {
+    /// Deletes all that a tenant has. Tells which applications there were, and whether anything was configured for the
+    /// tenant as a whole.
+    pub(crate) async fn delete_tenant(&self, tenant: &TenantId) -> Result<(Vec<Deletion>, bool), Error> {
         let mut transaction = self.pool.begin().await?;
         lock_names(&mut transaction).await?;
         let names: Vec<String> =
@@ -105,7 +106,7 @@ impl Store {
         for name in &names {
             remember(&mut transaction, tenant, name, "").await?;
         }
-        sqlx::query("DELETE FROM tenant_configs WHERE tenant_id = $1")
+        let configs = sqlx::query("DELETE FROM tenant_configs WHERE tenant_id = $1")
             .bind(tenant.as_str())
             .execute(&mut *transaction)
             .await?;
@@ -115,7 +116,7 @@ impl Store {
             application_name,
             app_version_name: String::new(),
         });
-        Ok(deleted.collect())
+        Ok((deleted.collect(), configs.rows_affected() > 0))
     }
 
     /// Deletions that must be told (again) now. They are not due again before the next time that the schedule

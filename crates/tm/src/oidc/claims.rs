@@ -1,5 +1,6 @@
 //! What the claims of an external token mean here.
 
+use ids::TenantId;
 use rest::Role;
 use serde_json::Value;
 
@@ -13,7 +14,11 @@ const SUBJECT_BYTES_MAX: usize = 255;
 const NAME_CHARS_MAX: usize = 128;
 
 /// Reads claims whose signature, issuer, audience and times were checked.
-pub(super) fn read(config: &OidcConfig, claims: &Value) -> Result<External, NotTaken> {
+pub(super) fn read(
+    config: &OidcConfig,
+    platform_tenant: &TenantId,
+    claims: &Value,
+) -> Result<External, NotTaken> {
     let text = |name: &str| claims.get(name).and_then(Value::as_str);
     if text("typ").is_some_and(|kind| OTHER_KINDS.contains(&kind)) {
         return Err(NotTaken::Kind);
@@ -28,7 +33,7 @@ pub(super) fn read(config: &OidcConfig, claims: &Value) -> Result<External, NotT
             let claim = claim.as_deref().unwrap_or_default();
             let named = find(claims, claim).and_then(Value::as_str);
             let named = named.ok_or_else(|| NotTaken::Claim(claim.to_owned()))?;
-            if !config.tenants.is_empty() && !config.tenants.iter().any(|tenant| tenant.as_str() == named) {
+            if !config.lets_claim(named, platform_tenant) {
                 return Err(NotTaken::Tenant);
             }
             named.to_owned()
@@ -73,7 +78,7 @@ mod tests {
     fn external(config: &OidcConfig, extra: Value) -> Result<External, NotTaken> {
         let mut claims = json!({"sub": "42", "exp": 100, "preferred_username": "ada"});
         claims.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
-        read(config, &claims)
+        read(config, &TenantId::parse("bandar").unwrap(), &claims)
     }
 
     #[test]
@@ -99,6 +104,11 @@ mod tests {
         let bound = config(r#""tenant_claim": "tenant", "tenants": ["acme"]"#);
         assert!(external(&bound, json!({"tenant": "acme"})).is_ok());
         assert_eq!(external(&bound, json!({"tenant": "other"})), Err(NotTaken::Tenant));
+        // Nobody becomes an administrator of the platform because a claim could be anything.
+        let any = config(r#""tenant_claim": "tenant""#);
+        assert_eq!(external(&any, json!({"tenant": "bandar"})), Err(NotTaken::Tenant));
+        let named = config(r#""tenant_claim": "tenant", "tenants": ["bandar"]"#);
+        assert!(external(&named, json!({"tenant": "bandar"})).is_ok());
         let missing = NotTaken::Claim("https://bandar.example/tenant".to_owned());
         assert_eq!(external(&claimed, json!({"tenant": "acme"})), Err(missing));
     }

@@ -21,7 +21,7 @@ pub struct OidcConfig {
     pub tenant: Option<TenantId>,
     /// The claim that names the tenant of each user, as a path with dots.
     pub tenant_claim: Option<String>,
-    /// The tenants that `tenant_claim` may name; empty: any, the platform's own included.
+    /// The tenants that `tenant_claim` may name; empty: any but the platform's own, which must be named.
     #[serde(default)]
     pub tenants: Vec<TenantId>,
     /// The claim that holds the role or roles, as a path with dots, for example `realm_access.roles`.
@@ -68,6 +68,14 @@ impl OidcConfig {
             fault("refetch_ms must be at most 3600000");
         }
         faults
+    }
+
+    /// Whether a claim may name this tenant.
+    pub(super) fn lets_claim(&self, tenant: &str, platform_tenant: &TenantId) -> bool {
+        if self.tenants.is_empty() {
+            return tenant != platform_tenant.as_str();
+        }
+        self.tenants.iter().any(|allowed| allowed.as_str() == tenant)
     }
 
     /// Whether keys may be fetched from there.

@@ -95,7 +95,9 @@ impl Jwks {
         if let Some(key) = find(&self.keys.load(), kid, algorithm).filter(|_| !self.is_old()) {
             return Ok(key);
         }
-        let _place = self.waiting.try_acquire().map_err(|_| NotTaken::Unavailable)?;
+        let Ok(_place) = self.waiting.try_acquire() else {
+            return find(&self.keys.load(), kid, algorithm).ok_or(NotTaken::Unavailable);
+        };
         // One at a time; whoever waited here finds what the one before has fetched.
         let mut fetched = self.fetched.lock().await;
         if let Some(key) = find(&self.keys.load(), kid, algorithm).filter(|_| !fetched.is_old()) {

@@ -1,6 +1,8 @@
 //! `/tm/api/v1/login`, `/logout`, `/jwks`: for people and for those who check tokens themselves.
 
-use axum::extract::State;
+use std::net::SocketAddr;
+
+use axum::extract::{ConnectInfo, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::IntoResponse;
 use ids::TenantId;
@@ -76,8 +78,8 @@ fn account(body: &LoginBody) -> Option<(TenantId, &str)> {
 
 /// Logs a user in.
 ///
-/// After five failed logins in a row each further failure locks the user name, first for 1 s, then twice as long each
-/// time, up to 15 min.
+/// After five failed logins in a row from one address each further failure locks the user name there, first for 1 s, then
+/// twice as long each time, up to 15 min; after fifty from anywhere it is locked everywhere, up to 30 s.
 #[utoipa::path(
     post, path = "/tm/api/v1/login", tag = "login", request_body = LoginBody,
     responses(
@@ -88,12 +90,13 @@ fn account(body: &LoginBody) -> Option<(TenantId, &str)> {
 )]
 pub(super) async fn login(
     State(api): State<Api>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
     Json(body): Json<LoginBody>,
 ) -> Result<impl IntoResponse, Error> {
     let (tenant, username) = account(&body).ok_or_else(|| {
         Error::bad_request("name the tenant: in \"tenant\", or as <username>@<tenant> in \"username\"")
     })?;
-    let issued = api.logins.password(&tenant, username, &body.password).await?;
+    let issued = api.logins.password(peer.ip(), &tenant, username, &body.password).await?;
     Ok((NOT_STORED, Json(TokenAnswer::from(issued))))
 }
 

@@ -1,8 +1,9 @@
 //! `/tm/api/v1/me`: who am I?
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 
-use axum::extract::State;
+use axum::extract::{ConnectInfo, State};
 use axum::http::StatusCode;
 use rest::{Caller, Error, Json, Role};
 use serde::{Deserialize, Serialize};
@@ -66,6 +67,7 @@ pub(super) async fn get(caller: Caller) -> Json<Me> {
 )]
 pub(super) async fn set_password(
     State(api): State<Api>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
     caller: Caller,
     Json(body): Json<OwnPasswordBody>,
 ) -> Result<StatusCode, Error> {
@@ -73,7 +75,7 @@ pub(super) async fn set_password(
     let user: Uuid = caller.subject.parse().map_err(|_| {
         Error::forbidden("only users have passwords here; this caller is an API key or of an external issuer")
     })?;
-    api.logins.confirm(&caller.tenant, user, &body.current_password).await?;
+    api.logins.confirm(peer.ip(), &caller.tenant, user, &body.current_password).await?;
     api.logins.set_password(&caller.tenant, user, body.new_password).await?;
     api.announcer.access_changed(caller.correlation_id.as_str(), &caller.tenant).await;
     Ok(StatusCode::NO_CONTENT)

@@ -3,10 +3,11 @@
 //! Errors have the form of OAuth 2.0 (RFC 6749, 5.2): `{"error", "error_description"}`. A wrong password is answered
 //! 401 as Keycloak does, where the RFC has 400.
 
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use axum::extract::rejection::FormRejection;
-use axum::extract::{Form, State};
+use axum::extract::{ConnectInfo, Form, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
@@ -201,18 +202,20 @@ pub(super) async fn certs(
 )]
 pub(super) async fn token(
     State(api): State<Api>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
     Path(realm): Path<String>,
     headers: HeaderMap,
     form: Result<Form<TokenForm>, FormRejection>,
 ) -> Result<impl IntoResponse, OAuthError> {
     let tenant = tenant_of(&realm)?;
     let Form(form) = form?;
-    let issued = grant(&api, &tenant, &headers, form).await?;
+    let issued = grant(&api, peer.ip(), &tenant, &headers, form).await?;
     Ok((NOT_STORED, Json(TokenAnswer::from(issued))))
 }
 
 async fn grant(
     api: &Api,
+    from: IpAddr,
     tenant: &TenantId,
     headers: &HeaderMap,
     form: TokenForm,
@@ -222,7 +225,7 @@ async fn grant(
         Some("password") => {
             let username = given(form.username, "username")?;
             let password = given(form.password, "password")?;
-            Ok(api.logins.password(tenant, &username, &password).await?)
+            Ok(api.logins.password(from, tenant, &username, &password).await?)
         }
         Some("client_credentials") => {
             let (id, key) = match basic(headers) {

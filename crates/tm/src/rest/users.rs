@@ -1,6 +1,8 @@
 //! `/api/v2/users`
 
-use axum::extract::State;
+use std::net::SocketAddr;
+
+use axum::extract::{ConnectInfo, State};
 use axum::http::StatusCode;
 use ids::TenantId;
 use rest::{Caller, Created, Json, Page, PageOf, Path, Query, Role};
@@ -204,6 +206,7 @@ pub(super) async fn delete(
 )]
 pub(super) async fn set_password(
     State(api): State<Api>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
     caller: Caller,
     Path(user): Path<Uuid>,
     Query(of): Query<Of>,
@@ -216,7 +219,7 @@ pub(super) async fn set_password(
         let current = body.current_password.as_deref().ok_or_else(|| {
             rest::Error::bad_request("give currentPassword too: it is needed to change one's own password")
         })?;
-        api.logins.confirm(&tenant, user, current).await?;
+        api.logins.confirm(peer.ip(), &tenant, user, current).await?;
     }
     api.logins.set_password(&tenant, user, body.new_password).await?;
     api.announcer.access_changed(caller.correlation_id.as_str(), &tenant).await;

@@ -23,37 +23,43 @@ pub(crate) struct SessionLimits {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Refreshed {
     /// It was good, and is used now. The next one is kept.
-    Next { user: Uuid, expires_at: DateTime<Utc> },
+    Next { user: Uuid, token_version: i32, expires_at: DateTime<Utc> },
     /// It was used before: the session has ended.
     Reused { user: Uuid },
     /// Unknown, expired, or of another tenant.
     Invalid,
 }
 
-type TokenRow = (Uuid, i64, bool, Uuid, DateTime<Utc>);
+type SessionRow = (Uuid, Uuid, i32, DateTime<Utc>);
 
 impl Store {
-    /// Begins a session with its first token, and tells when that expires. The user's oldest sessions above the
-    /// limit end.
+    /// Begins a session with its first token, and tells when that expires; none when the user's tokens have another
+    /// version by now, or there is no such user: the password was changed, the user disabled or deleted meanwhile. The
+    /// lock on the user's row makes such a change wait, and then it ends this session too. The user's oldest sessions
+    /// above the limit end.
     pub(crate) async fn begin_session(
         &self,
-        tenant: &TenantId,
         user: Uuid,
+        token_version: i32,
         token: &Sha256Digest,
         limits: SessionLimits,
-    ) -> Result<DateTime<Utc>, Error> {
+    ) -> Result<Option<DateTime<Utc>>, Error> {
         let session = Uuid::now_v7();
         let mut transaction = self.pool.begin().await?;
-        sqlx::query(
+        let begun = sqlx::query(
             "INSERT INTO sessions (session_id, user_id, tenant_id, expires_at)
-             VALUES ($1, $2, $3, now() + make_interval(secs => $4))",
+             SELECT $1, user_id, tenant_id, now() + make_interval(secs => $4) FROM users
+             WHERE user_id = $2 AND token_version = $3 AND enabled FOR NO KEY UPDATE",
         )
         .bind(session)
         .bind(user)
-        .bind(tenant.as_str())
+        .bind(token_version)
         .bind(f64::from(limits.session_s))
         .execute(&mut *transaction)
         .await?;
+        if begun.rows_affected() == 0 {
+            return Ok(None);
+        }
         let expires_at = sqlx::query_scalar(
             "INSERT INTO refresh_tokens (token_hash, session_id, serial, expires_at)
              SELECT $1, session_id, 1, least(expires_at, now() + make_interval(secs => $3))
@@ -77,11 +83,11 @@ impl Store {
             .execute(&mut *transaction)
             .await?;
         transaction.commit().await?;
-        Ok(expires_at)
+        Ok(Some(expires_at))
     }
 
-    /// Exchanges a refresh token for the next one. The lock on the row lets one of two at the same moment win; the
-    /// other has shown a used token.
+    /// Exchanges a refresh token for the next one. The lock on the session lets one of two at the same moment win; the
+    /// other, who looks at the token only then, has shown a used one.
     pub(crate) async fn refresh(
         &self,
         tenant: Option<&TenantId>,
@@ -90,19 +96,25 @@ impl Store {
         limits: SessionLimits,
     ) -> Result<Refreshed, Error> {
         let mut transaction = self.pool.begin().await?;
-        let row: Option<TokenRow> = sqlx::query_as(
-            "SELECT session_id, serial, r.used_at IS NOT NULL, s.user_id, s.expires_at
-             FROM refresh_tokens r JOIN sessions s USING (session_id)
-             WHERE r.token_hash = $1 AND ($2::text IS NULL OR s.tenant_id = $2)
-             AND r.expires_at > now() AND s.expires_at > now() FOR UPDATE OF r",
+        let session: Option<SessionRow> = sqlx::query_as(
+            "SELECT session_id, user_id, u.token_version, s.expires_at FROM sessions s JOIN users u USING (user_id)
+             WHERE session_id = (SELECT r.session_id FROM refresh_tokens r WHERE r.token_hash = $1)
+             AND ($2::text IS NULL OR s.tenant_id = $2) AND s.expires_at > now() FOR UPDATE OF s",
         )
         .bind(token.as_slice())
         .bind(tenant.map(TenantId::as_str))
         .fetch_optional(&mut *transaction)
         .await?;
-        let Some((session, serial, is_used, user, session_expires_at)) = row else {
+        let Some((session, user, token_version, session_expires_at)) = session else {
             return Ok(Refreshed::Invalid);
         };
+        let token_row: Option<(i64, bool)> = sqlx::query_as(
+            "SELECT serial, used_at IS NOT NULL FROM refresh_tokens WHERE token_hash = $1 AND expires_at > now()",
+        )
+        .bind(token.as_slice())
+        .fetch_optional(&mut *transaction)
+        .await?;
+        let Some((serial, is_used)) = token_row else { return Ok(Refreshed::Invalid) };
         if is_used {
             sqlx::query("DELETE FROM sessions WHERE session_id = $1")
                 .bind(session)
@@ -132,7 +144,7 @@ impl Store {
             .execute(&mut *transaction)
             .await?;
         transaction.commit().await?;
-        Ok(Refreshed::Next { user, expires_at })
+        Ok(Refreshed::Next { user, token_version, expires_at })
     }
 
     /// Ends the session of a refresh token, used or not. To have ended already is fine.

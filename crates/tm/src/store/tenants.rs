@@ -179,9 +179,21 @@ impl Store {
         .bind(limit)
         .fetch_all(&self.pool)
         .await?;
-        ids.iter()
-            .map(|id| TenantId::parse(id).map_err(|_| Error::Stored("the id of a tenant breaks its rule")))
-            .collect()
+        read_ids(&ids)
+    }
+
+    /// Tenants whose deletion is to be told again: a minute after it, then after twice as long each time, at least every
+    /// six hours, for thirty days. Calls that are let in before everybody has heard make things that must go, too.
+    pub(crate) async fn tenants_to_announce_again(&self, limit: i64) -> Result<Vec<TenantId>, Error> {
+        let ids: Vec<String> = sqlx::query_scalar(
+            "SELECT tenant_id FROM tenants WHERE deleted_at > now() - interval '30 days' AND unregistered_at
+                 + greatest(interval '1 minute', least(unregistered_at - deleted_at, interval '6 hours')) <= now()
+             ORDER BY unregistered_at LIMIT $1",
+        )
+        .bind(limit)
+        .fetch_all(&self.pool)
+        .await?;
+        read_ids(&ids)
     }
 
     /// Notes that the other services were told.
@@ -194,4 +206,10 @@ impl Store {
         .await?;
         Ok(())
     }
+}
+
+fn read_ids(ids: &[String]) -> Result<Vec<TenantId>, Error> {
+    let read =
+        |id: &String| TenantId::parse(id).map_err(|_| Error::Stored("the id of a tenant breaks its rule"));
+    ids.iter().map(read).collect()
 }

@@ -77,6 +77,8 @@ pub(crate) struct Credentials {
     pub(crate) user_id: Uuid,
     pub(crate) username_folded: String,
     pub(crate) password_hash: String,
+    /// As it was with this password: what is given for it is only good with that version.
+    pub(crate) token_version: i32,
 }
 
 impl NewUser<'_> {
@@ -285,7 +287,7 @@ impl Store {
         username_folded: &str,
     ) -> Result<Option<Credentials>, Error> {
         let found = sqlx::query_as(
-            "SELECT user_id, username_folded, password_hash FROM users
+            "SELECT user_id, username_folded, password_hash, token_version FROM users
              WHERE tenant_id = $1 AND username_folded = $2",
         )
         .bind(tenant.as_str())
@@ -298,7 +300,8 @@ impl Store {
     /// What the password of a user is checked against.
     pub(crate) async fn credentials_of(&self, tenant: &TenantId, user: Uuid) -> Result<Credentials, Error> {
         let found = sqlx::query_as(
-            "SELECT user_id, username_folded, password_hash FROM users WHERE tenant_id = $1 AND user_id = $2",
+            "SELECT user_id, username_folded, password_hash, token_version FROM users
+             WHERE tenant_id = $1 AND user_id = $2",
         )
         .bind(tenant.as_str())
         .bind(user)

@@ -1,5 +1,6 @@
 //! A running tenant manager, and those who call it.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use reqwest::{Client, Method, RequestBuilder};
@@ -92,6 +93,12 @@ impl Bed {
 
     pub(crate) fn nobody(&self) -> Caller {
         Caller { client: self.client.clone(), base: self.base.clone(), credential: None }
+    }
+
+    /// Somebody without credentials who calls from another address of this machine.
+    pub(crate) fn nobody_at(&self, address: [u8; 4]) -> Caller {
+        let client = Client::builder().local_address(IpAddr::from(address)).build().unwrap();
+        Caller { client, ..self.nobody() }
     }
 
     /// An administrator of the platform.

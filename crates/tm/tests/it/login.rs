@@ -92,10 +92,29 @@ async fn failures_in_a_row_lock_a_user_name_whether_it_exists_or_not() {
         assert!(locked.retry_after.unwrap() >= 1);
         assert!(locked.refused(429).contains("failed logins"));
     }
+    let body = json!({"tenant": "acme", "username": "bob", "password": "password-of-bob"});
+    // The user himself is elsewhere, and not locked out by whoever guesses.
+    for _ in 0..2 {
+        bed.nobody_at([127, 0, 0, 2]).post("/tm/api/v1/login", &body).await.expect(200);
+        for _ in 0..5 {
+            bed.try_login("acme", "bob", "wrong").await;
+        }
+    }
+    bed.try_login("acme", "bob", "password-of-bob").await.expect(429);
     let path = format!("/api/v2/users/{id}/password");
     admin.put(&path, &json!({"newPassword": "another-password"})).await.expect(204);
     bed.login("acme", "bob", "another-password").await;
     bed.try_login("acme", "bob", "password-of-bob").await.refused(401);
+}
+
+#[tokio::test]
+async fn logins_side_by_side_do_not_lock_each_other() {
+    let bed = Bed::start_with(&[("tm.password_checks_max", "4")]).await;
+    bed.tenant("acme").await;
+    for _ in 0..50 {
+        let logins = (0..4).map(|_| bed.login("acme", "ada", ADA_PASSWORD));
+        futures::future::join_all(logins).await;
+    }
 }
 
 #[tokio::test]
@@ -111,6 +130,25 @@ async fn guesses_side_by_side_do_not_outrun_the_lock() {
     // Five, and one more for each lock that ended while they ran: 1 s, 2 s, 4 s and so on.
     assert!((5..=12).contains(&tried), "{answers:?}");
     assert!(answers.iter().all(|status| [401, 429].contains(status)), "{answers:?}");
+}
+
+#[tokio::test]
+async fn guesses_from_everywhere_lock_for_a_short_while() {
+    let bed = Bed::start().await;
+    let body = json!({"tenant": "bandar", "username": "root", "password": "wrong"});
+    let mut refused = 0;
+    let locked = loop {
+        let from = bed.nobody_at([127, 0, 1, refused / 4]);
+        let answer = from.post("/tm/api/v1/login", &body).await;
+        match answer.status {
+            401 => refused += 1,
+            _ => break answer,
+        }
+        assert!(refused < 100, "it is never locked");
+    };
+    assert!(refused >= 50, "it was locked after {refused} failures");
+    assert!((1..=30).contains(&locked.retry_after.unwrap()));
+    locked.refused(429);
 }
 
 #[tokio::test]

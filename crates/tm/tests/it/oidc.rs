@@ -159,6 +159,8 @@ async fn what_the_issuer_did_not_sign_for_us_is_refused() {
         ("nbf", json!(now + 120)),
         ("sub", none.clone()),
         ("org", json!("nowhere")),
+        // The platform's tenant, unless the configuration names it.
+        ("org", json!(crate::bed::PLATFORM)),
         ("org", json!("No Tenant")),
         ("org", none),
         ("typ", json!("ID")),

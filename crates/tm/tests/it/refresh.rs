@@ -77,3 +77,22 @@ async fn sessions_are_bounded_and_end_with_the_user() {
     admin.put(&format!("/api/v2/users/{id}"), &json!({"enabled": true})).await.expect(200);
     refresh(&bed, "acme", &sessions[2]).await.expect(400);
 }
+
+#[tokio::test]
+async fn a_login_that_races_with_a_new_password_leaves_nothing_behind() {
+    let bed = Bed::start_with(&[("tm.password_checks_max", "8")]).await;
+    let admin = bed.tenant("acme").await;
+    let id = admin.user(json!({"username": "bob", "password": "password-0", "role": "viewer"})).await;
+    let path = format!("/api/v2/users/{id}/password");
+    for round in 0..20 {
+        let old = format!("password-{round}");
+        let logins = futures::future::join_all((0..4).map(|_| bed.try_login("acme", "bob", &old)));
+        let new = json!({"newPassword": format!("password-{}", round + 1)});
+        let (logins, changed) = tokio::join!(logins, admin.put(&path, &new));
+        changed.expect(204);
+        for login in logins.into_iter().filter(|login| login.status == 200) {
+            refresh(&bed, "acme", &token(&login.body)).await.expect(400);
+            bed.with(&text(&login.body["access_token"])).get("/tm/api/v1/me").await.expect(401);
+        }
+    }
+}

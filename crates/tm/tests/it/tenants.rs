@@ -4,7 +4,8 @@ use ism::subject::instance;
 use ism::{auth, tle};
 use serde_json::json;
 use sqlx::{Connection as _, PgConnection};
-use testbed::Events;
+use testbed::{Events, PATIENCE};
+use testkit::eventually;
 
 use crate::bed::{ADA_PASSWORD, Bed};
 
@@ -107,6 +108,19 @@ async fn a_deletion_that_was_cut_off_is_told_of_later() {
     let again = "UPDATE tm.tenants SET unregistered_at = NULL WHERE tenant_id = 'acme'";
     sqlx::query(again).execute(&mut connection).await.unwrap();
     let settings = [("nats.url", bed.testbed.nats.url.as_str()), ("postgres.url", &bed.testbed.database.url)];
-    let _restarted = Bed::start_with(&settings).await;
+    let restarted = Bed::start_with(&settings).await;
+    assert_eq!(events.next::<tle::UnregisteredEvent>().await.1.tenant_id, "acme");
+    drop(restarted);
+
+    // A service that was away when it was told hears it all the same.
+    let while_ago = "UPDATE tm.tenants SET deleted_at = deleted_at - interval '2 minutes',
+                         unregistered_at = now() - interval '2 minutes'
+                     WHERE tenant_id = 'acme' AND unregistered_at IS NOT NULL";
+    eventually("it is noted that it was told", PATIENCE, async || {
+        let done = sqlx::query(while_ago).execute(&mut connection).await.unwrap();
+        (done.rows_affected() == 1).then_some(())
+    })
+    .await;
+    let _again = Bed::start_with(&settings).await;
     assert_eq!(events.next::<tle::UnregisteredEvent>().await.1.tenant_id, "acme");
 }

@@ -24,6 +24,7 @@ async fn users_are_made_found_changed_and_deleted() {
     let found =
         async |query: &str| admin.get(&format!("{USERS}?{query}")).await.expect(200)["totalElements"].clone();
     assert_eq!((found("").await, found("search=BOB").await), (json!(2), json!(1)));
+    assert!(admin.get(&format!("{USERS}?search=%00")).await.refused(400).contains("NUL"));
     assert_eq!((found("search=%25").await, found("enabled=false").await), (json!(0), json!(0)));
 
     let changed = admin.put(&path, &json!({"name": "Bob", "role": null})).await.expect(200);

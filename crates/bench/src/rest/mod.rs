@@ -1,4 +1,6 @@
-//! What a load needs over the platform's REST API: an application with its endpoints, and the stored series.
+//! What is needed over the platform's REST API: applications with their endpoints, credentials, and the stored series.
+
+mod credentials;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,6 +13,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+pub(crate) use self::credentials::{ClientCertificate, Login};
 use crate::load::Endpoint;
 use crate::sample;
 
@@ -25,10 +28,10 @@ const TRIES: u32 = 20;
 const TRY_EVERY: Duration = Duration::from_millis(500);
 
 /// A client of the REST API.
-#[derive(Debug, Clone)]
 pub(crate) struct Rest {
     http: reqwest::Client,
     base: String,
+    tenant: String,
     api_key: String,
 }
 
@@ -63,6 +66,16 @@ pub(crate) struct Values {
     pub(crate) value: f64,
 }
 
+/// An answer that is no success.
+#[derive(Debug, thiserror::Error)]
+#[error("{what} answered {status}: {text}")]
+struct Unexpected {
+    /// The method and the path.
+    what: String,
+    status: u16,
+    text: String,
+}
+
 /// Points by series name.
 pub(crate) type Series = BTreeMap<String, Vec<Point>>;
 
@@ -72,16 +85,17 @@ impl Rest {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
         struct Credentials {
+            tenant: String,
             api_key: String,
         }
         let file = data.join("credentials.json");
         let text = std::fs::read(&file).with_context(|| {
             format!("cannot read {}: name the platform's data directory with --data", file.display())
         })?;
-        let credentials: Credentials = serde_json::from_slice(&text)
+        let Credentials { tenant, api_key } = serde_json::from_slice(&text)
             .with_context(|| format!("{} is not as expected", file.display()))?;
         let http = reqwest::Client::builder().timeout(REQUEST_TIMEOUT).build()?;
-        Ok(Self { http, base: base.trim_end_matches('/').to_owned(), api_key: credentials.api_key })
+        Ok(Self { http, base: base.trim_end_matches('/').to_owned(), tenant, api_key })
     }
 
     /// Makes an application whose messages carry their own timestamps, and its version.
@@ -97,9 +111,7 @@ impl Rest {
             },
         }});
         let config = json!({ "epts": { "kaa": { "applications": { &name: settings } } } });
-        let request =
-            self.http.put(self.url(&format!("/tekton/api/v1/app-configs/applications/{name}"))).json(&config);
-        self.send(request).await?;
+        self.put(&format!("/tekton/api/v1/app-configs/applications/{name}"), &config).await?;
         Ok(Application { name, version })
     }
 
@@ -151,6 +163,19 @@ impl Rest {
         serde_json::from_slice(&body).with_context(|| format!("POST {path} answered with an unknown body"))
     }
 
+    async fn put(&self, path: &str, body: &Value) -> Result<()> {
+        self.send(self.http.put(self.url(path)).json(body)).await?;
+        Ok(())
+    }
+
+    /// What is gone already is as good as deleted: the first answer may have been lost.
+    async fn delete(&self, path: &str) -> Result<()> {
+        match self.send(self.http.delete(self.url(path))).await {
+            Err(error) if error.downcast_ref::<Unexpected>().is_some_and(|it| it.status == 404) => Ok(()),
+            other => other.map(drop),
+        }
+    }
+
     fn url(&self, path: &str) -> String {
         format!("{}{path}", self.base)
     }
@@ -166,12 +191,13 @@ impl Rest {
                     return Ok(response.bytes().await?.to_vec());
                 }
                 Ok(response) => {
-                    let status = response.status();
+                    let status = response.status().as_u16();
                     let text = response.text().await.unwrap_or_default();
-                    if status.as_u16() != 503 {
-                        bail!("{what} answered {status}: {text}");
+                    let unexpected = anyhow::Error::new(Unexpected { what: what.clone(), status, text });
+                    if status != 503 {
+                        return Err(unexpected);
                     }
-                    anyhow::anyhow!("{what} answered {status}: {text}")
+                    unexpected
                 }
                 Err(error) => anyhow::Error::new(error).context(what.clone()),
             };
