@@ -28,7 +28,7 @@ def issue(api, directory, **body):
 
 
 def trust(platform, api, directory):
-    """Waits until the gateways have heard of the tenant's authority, which comes into being with its first certificate."""
+    """Waits until the gateways know the tenant's authority, which is made with its first certificate."""
     _, chain, key = issue(api, directory, commonName="probe")
 
     def is_trusted():

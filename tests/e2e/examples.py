@@ -1,6 +1,7 @@
 """A good request for each REST operation, so that whoever is refused is not refused for a bad one.
 
-`{name}` stands for a thing of the tenant that the walk is about, as in the paths. Most operations that have no body need no line here.
+`{name}` stands for a thing of the tenant that the walk is about, as in the paths. Most
+operations without a body need no line here.
 """
 
 EXAMPLES = {

@@ -1,4 +1,4 @@
-"""Endpoints as an application developer works with them: many at once, found again, grouped by filters, changed safely, deleted."""
+"""Endpoints as an application developer works with them: registered, found, filtered, changed, deleted."""
 
 import json
 

@@ -19,7 +19,8 @@ from tenants import PASSWORD, create_tenant, create_user, login
 
 # Addresses that nothing else in the tests comes from.
 ADDRESSES = (f"127.0.{secrets.randbelow(250) + 1}.{last}" for last in itertools.count(1))
-# Defaults: kpc.throttle.failed_logins_per_minute_per_address, .unknown_tokens_per_minute_per_address and ..._per_connection.
+# Defaults in [kpc.throttle]: failed_logins_per_minute_per_address, unknown_tokens_per_minute_per_address, and
+# ..._per_connection.
 LOGINS, TOKENS, TOKENS_OF_CONNECTION = 300, 1000, 100
 BAD_PASSWORD, THROTTLED = 0x86, 0x9F
 
@@ -34,10 +35,11 @@ def tenant(platform):
     return create_tenant(platform, "guessing")
 
 
-@pytest.fixture
-def credentials(tenant):
+def right_login(tenant):
+    """A user name and password that the platform has made."""
     body = {"username": f"u{secrets.token_hex(4)}"}
-    return tenant.call("POST", "/ccm/api/v1/basic-credentials", expect=201, body=body)
+    made = tenant.call("POST", "/ccm/api/v1/basic-credentials", expect=201, body=body)
+    return made["login"], made["password"]
 
 
 def connect(platform, address, login, password):
@@ -55,35 +57,37 @@ def connect(platform, address, login, password):
     return answer[3]
 
 
-def test_one_password_of_a_device(platform, address, credentials):
+def test_one_password_of_a_device(platform, address, tenant):
     """Pauses between attempts for one user name; the device, which knows its password, is let in all the same."""
-    right = (credentials["login"], credentials["password"])
-    seen = [connect(platform, address, credentials["login"], "guessed") for _ in range(15)]
+    right = right_login(tenant)
+    seen = [connect(platform, address, right[0], f"guess {number}") for number in range(15)]
     assert seen[:5] == [BAD_PASSWORD] * 5 and seen.count(THROTTLED) >= 5, seen
     assert set(seen) == {BAD_PASSWORD, THROTTLED}
-    assert connect(platform, address, *right) == 0
+    assert connect(platform, next(ADDRESSES), *right) == 0
 
 
-def test_passwords_of_many_devices(platform, address, credentials):
-    right = (credentials["login"], credentials["password"])
-    assert connect(platform, address, *right) == 0
-    names = (f"nobody{number}@{credentials['login'].partition('@')[2]}" for number in itertools.count())
+def test_passwords_of_many_devices(platform, address, tenant):
+    """Whoever guesses gets in not even with what is right; those who were right there before do."""
+    known, found = right_login(tenant), right_login(tenant)
+    assert connect(platform, address, *known) == 0
+    names = (f"nobody{number}@{tenant.tenant}" for number in itertools.count())
     counts = collections.Counter()
 
     def is_not_listened_to():
-        """Whoever guesses gets in not even with what is right."""
         with concurrent.futures.ThreadPoolExecutor(4) as guessers:
             attempts = [
                 guessers.submit(connect, platform, address, next(names), "guessed") for _ in range(20)
             ]
         counts.update(attempt.result() for attempt in attempts)
-        return counts[THROTTLED] and connect(platform, address, *right) == THROTTLED
+        # If it is let in, because the block was over, it is known from then on.
+        return counts[THROTTLED] and connect(platform, address, *right_login(tenant)) == THROTTLED
 
     eventually("the address is not listened to", is_not_listened_to, within=60)
     assert set(counts) == {BAD_PASSWORD, THROTTLED} and counts[BAD_PASSWORD] >= LOGINS, counts
-    with Device(platform.mqtt_port, login=right):
+    assert connect(platform, address, *known) == 0
+    with Device(platform.mqtt_port, login=found):
         pass
-    eventually("the address is listened to again", lambda: connect(platform, address, *right) == 0, within=60)
+    eventually("the address is listened to again", lambda: connect(platform, address, *found) == 0, within=60)
 
 
 def test_tokens_over_mqtt(platform, address, endpoint):
@@ -102,36 +106,37 @@ def test_tokens_over_mqtt(platform, address, endpoint):
     assert endpoint.values("auto~n") == [1, 2]
 
 
-def test_tokens_over_http(platform, address, endpoint):
+def test_tokens_over_http(platform, address, application, endpoint):
     connection = http.client.HTTPConnection(
         "127.0.0.1", int(platform.http.rpartition(":")[2]), timeout=20, source_address=(address, 0)
     )
 
     def post(token):
-        connection.request("POST", f"/kp1/{endpoint.application.version}/dcx/{token}/json", b'{"n": 1}')
+        connection.request("POST", f"/kp1/{application.version}/dcx/{token}/json", b'{"n": 1}')
         answer = connection.getresponse()
         answer.read()
         return answer
 
     with Device(platform.mqtt_port, source=address) as device:
         device.send(endpoint.topic("json"), b'{"n": 1}')
-        seen = []
-        for _ in range(2 * TOKENS):
-            seen.append(post(secrets.token_hex(12)).status)
-            if seen.count(429) == 20:
-                break
-        assert set(seen) == {401, 429}, "refused at first, then not listened to"
+        found, seen = application.create_endpoint(), collections.Counter()
 
-        def is_throttled():
-            answer = post(endpoint.token)
+        def is_not_listened_to():
+            """Whoever guesses is not even listened to when he has found one."""
+            seen.update(post(secrets.token_hex(12)).status for _ in range(100))
+            if not seen[429]:
+                return False
+            answer = post(application.create_endpoint().token)
             return answer.status == 429 and int(answer.headers["Retry-After"]) >= 1
 
-        eventually("the right token is not listened to from there", is_throttled)
-        # What the device has shown before goes on, and from elsewhere all is as ever.
+        eventually("the address is not listened to", is_not_listened_to, within=60)
+        assert set(seen) == {401, 429} and seen[401] >= TOKENS, seen
+        # What the device has shown there goes on, and from elsewhere all is as ever.
         device.send(endpoint.topic("json"), b'{"n": 2}')
-        url = f"{platform.http}/{endpoint.topic('json')}"
+        assert post(endpoint.token).status == 200
+        url = f"{platform.http}/{found.topic('json')}"
         assert request("POST", url, body=b'{"n": 3}').status == 200
-    eventually("the address is listened to again", lambda: post(endpoint.token).status == 200, within=60)
+    eventually("the address is listened to again", lambda: post(found.token).status == 200, within=60)
     connection.close()
 
 

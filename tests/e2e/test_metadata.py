@@ -1,4 +1,4 @@
-"""Every metadata request of Kaa's MQTT device API: paho over each transport, mosquitto_rr as the page writes it, and HTTP."""
+"""Every metadata request of Kaa's MQTT device API: paho on each transport, mosquitto_rr as written there, HTTP."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Who may call what: the table of all routes of all services, and a walk over them as everybody who may not, and who may.
+"""Who may call what: the table of all routes of all services, and a walk over them as all kinds of callers.
 
 After a change of a route: BANDAR_UPDATE=1 .tools/venv/bin/pytest tests/e2e/test_permissions.py -k table
 """

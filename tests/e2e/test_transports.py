@@ -118,8 +118,8 @@ def test_an_authority_of_ones_own(platform, other_tenant, root, tmp_path):
 def mqtt_js(url, requests, *, ca=None, **options):
     """What mqtt.js gets for its requests."""
     assert (NODE_MODULES / "mqtt").is_dir(), (
-        f"mqtt.js is missing in {NODE_MODULES}: deploy/prerequisites.sh test installs it, or name the directory with "
-        "BANDAR_NODE_MODULES"
+        f"mqtt.js is missing in {NODE_MODULES}: deploy/prerequisites.sh test installs it, or name the "
+        "directory with BANDAR_NODE_MODULES"
     )
     node = program("node", variable="BANDAR_NODE", install="install the package nodejs")
     done = subprocess.run(

@@ -50,10 +50,11 @@ pub(crate) struct Up {
     pub(crate) data: Data,
     #[command(flatten)]
     pub(crate) configuration: Configuration,
-    /// Where HTTP is served (http.listen).
+    /// Where HTTP is served (http.listen). HTTPS follows its address, and takes a free port if it has port 0.
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub(crate) listen_http: Option<SocketAddr>,
-    /// Where MQTT is served (kpc.mqtt.listen).
+    /// Where MQTT is served (kpc.mqtt.listen). MQTT over TLS and WebSocket follow its address, and take free ports if
+    /// it has port 0.
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub(crate) listen_mqtt: Option<SocketAddr>,
     /// An extension service of your own that joins the platform: gets a NATS user, written to DIR/extensions/NAME.env.

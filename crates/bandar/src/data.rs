@@ -54,6 +54,9 @@ pub(crate) struct Secrets {
     pub(crate) superuser_password: String,
     /// The password of the database user `bandar`.
     pub(crate) database_password: String,
+    /// What another version of the platform has put here. It is kept: that version may come back, and needs its keys.
+    #[serde(flatten)]
+    others: serde_json::Map<String, serde_json::Value>,
 }
 
 /// Where a running `bandar up` is reached: `running.json`.
@@ -288,6 +291,25 @@ mod tests {
         for file in ["credentials.json", "secrets.json", "lock"] {
             let mode = std::fs::metadata(data.path().join(file)).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o600, "{file}");
+        }
+    }
+
+    #[test]
+    fn secrets_of_other_versions_are_completed_and_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        let data = DataDir::open(directory.path()).unwrap();
+        let file = data.path().join("secrets.json");
+        let former = serde_json::json!({
+            "tokenKey": "11", "natsPassword": "former", "superuserPassword": "s", "databasePassword": "d",
+            "laterKey": {"of": "a later version"},
+        });
+        std::fs::write(&file, former.to_string()).unwrap();
+        let secrets = data.secrets(&["cm".to_owned()]).unwrap();
+        assert_eq!((secrets.token_key.as_str(), secrets.database_password.as_str()), ("11", "d"));
+        assert!(secrets.batch_key.len() == 64 && secrets.nats_password("cm").len() == 32);
+        let written: serde_json::Value = read_json(&file).unwrap().unwrap();
+        for key in ["tokenKey", "natsPassword", "superuserPassword", "databasePassword", "laterKey"] {
+            assert_eq!(written[key], former[key], "{key}");
         }
     }
 

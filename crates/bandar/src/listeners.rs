@@ -21,6 +21,7 @@ pub(crate) struct Listeners {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Http {
+    listen: Option<SocketAddr>,
     tls: Listen,
 }
 
@@ -51,19 +52,18 @@ impl Listeners {
     pub(crate) fn of(given: &Settings) -> anyhow::Result<Self> {
         let http: Http = given.section("http").map_err(Faults)?;
         let Kpc { mqtt } = given.section("kpc").map_err(Faults)?;
-        // Who says where plain MQTT is served, says it for the others too.
-        let ip = mqtt.listen.map_or(Ipv4Addr::UNSPECIFIED.into(), |listen| listen.ip());
-        let any = mqtt.listen.is_some_and(|listen| listen.port() == 0);
-        let chosen = |key: &str, listen: Option<SocketAddr>, port: u16| {
-            let default = SocketAddr::new(ip, if any { 0 } else { port });
-            with_port(key, listen.unwrap_or(default))
+        // Who says where the plain one is served, says it for the others too: what is kept to this machine stays there.
+        let chosen = |key: &str, listen: Option<SocketAddr>, plain: Option<SocketAddr>, port: u16| {
+            let ip = plain.map_or(Ipv4Addr::UNSPECIFIED.into(), |plain| plain.ip());
+            let port = if plain.is_some_and(|plain| plain.port() == 0) { 0 } else { port };
+            with_port(key, listen.unwrap_or(SocketAddr::new(ip, port)))
         };
         Ok(Self {
-            https: chosen("http.tls.listen", http.tls.listen, 8443)?,
-            mqtt: chosen("kpc.mqtt.listen", mqtt.listen, 1883)?,
-            mqtt_tls: chosen("kpc.mqtt.tls.listen", mqtt.tls.listen, 8883)?,
-            mqtt_ws: chosen("kpc.mqtt.ws.listen", mqtt.ws.listen, 8083)?,
-            mqtt_wss: chosen("kpc.mqtt.wss.listen", mqtt.wss.listen, 8084)?,
+            https: chosen("http.tls.listen", http.tls.listen, http.listen, 8443)?,
+            mqtt: chosen("kpc.mqtt.listen", mqtt.listen, None, 1883)?,
+            mqtt_tls: chosen("kpc.mqtt.tls.listen", mqtt.tls.listen, mqtt.listen, 8883)?,
+            mqtt_ws: chosen("kpc.mqtt.ws.listen", mqtt.ws.listen, mqtt.listen, 8083)?,
+            mqtt_wss: chosen("kpc.mqtt.wss.listen", mqtt.wss.listen, mqtt.listen, 8084)?,
         })
     }
 
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_given_follows_plain_mqtt() {
+    fn what_is_not_given_follows_the_plain_one() {
         let listeners = |given: &[(&str, &str)]| {
             let given = given.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
             Listeners::of(&Settings::from_layers(None, Vec::new(), given.collect())).unwrap()
@@ -137,5 +137,11 @@ mod tests {
             listeners(&[("kpc.mqtt.listen", "127.0.0.1:0"), ("kpc.mqtt.ws.listen", "127.0.0.1:8000")]);
         assert_eq!(local.mqtt_ws.to_string(), "127.0.0.1:8000");
         assert!(local.mqtt_tls.ip().is_loopback() && ![0, 8883].contains(&local.mqtt_tls.port()));
+        assert_eq!(local.https.to_string(), "0.0.0.0:8443");
+        let local = listeners(&[("http.listen", "127.0.0.1:8080")]);
+        assert_eq!(local.https.to_string(), "127.0.0.1:8443", "HTTP that is kept to this machine");
+        assert_eq!(local.mqtt_tls.to_string(), "0.0.0.0:8883");
+        let local = listeners(&[("http.listen", "127.0.0.1:0")]);
+        assert!(local.https.ip().is_loopback() && ![0, 8443].contains(&local.https.port()));
     }
 }

@@ -1,5 +1,7 @@
 //! The users of NATS: one for each service, with the least permissions that it needs.
 
+use std::collections::BTreeMap;
+
 use ids::InstanceName;
 use runtime::NatsUser;
 
@@ -39,13 +41,30 @@ pub(crate) fn authorization(users: &[NatsUser], password: impl Fn(&str) -> Strin
 }
 
 /// The environment variable that holds a user's password in a cluster.
-pub(crate) fn variable(user: &str) -> String {
-    format!("BANDAR_NATS_{}", user.to_ascii_uppercase().replace('-', "_"))
+fn variable(user: &str) -> String {
+    let character = |character: char| if character.is_ascii_alphanumeric() { character } else { '_' };
+    format!("BANDAR_NATS_{}", user.to_ascii_uppercase().chars().map(character).collect::<String>())
 }
 
 /// `bandar nats-config`: prints the block for a cluster's nats-server, whose passwords come from its environment.
 pub(crate) fn nats_config(arguments: &NatsConfig) -> anyhow::Result<()> {
-    crate::say(&cluster(&users(&extension_names(&arguments.extensions)?)?))
+    let users = users(&extension_names(&arguments.extensions)?)?;
+    check_variables(&users)?;
+    crate::say(&cluster(&users))
+}
+
+/// Two users with one variable would have one password, and each could speak as the other.
+fn check_variables(users: &[NatsUser]) -> anyhow::Result<()> {
+    let mut known = BTreeMap::new();
+    for user in users {
+        let variable = variable(&user.name);
+        if let Some(other) = known.insert(variable.clone(), &user.name) {
+            let message =
+                format!("{other} and {} would share the password in {variable}: rename one", user.name);
+            return Err(fault("--extension", message).into());
+        }
+    }
+    Ok(())
 }
 
 fn cluster(users: &[NatsUser]) -> String {
@@ -108,5 +127,20 @@ mod tests {
         assert!(extension_names(&["cm".to_owned()]).is_err());
         assert!(extension_names(&["edge".to_owned()]).is_err());
         assert!(extension_names(&["a.b".to_owned()]).is_err());
+    }
+
+    #[test]
+    fn no_two_users_share_a_password() {
+        let check = |names: &[&str]| {
+            let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+            check_variables(&users(&extension_names(&names).unwrap()).unwrap())
+        };
+        check(&["a-b", "a-c", "a~d"]).unwrap();
+        assert_eq!(variable("a~d"), "BANDAR_NATS_A_D");
+        for twice in [["a-b", "a_b"], ["echo", "Echo"], ["a", "a"]] {
+            let error = check(&twice).unwrap_err().to_string();
+            assert!(error.contains("BANDAR_NATS_"), "{error}");
+        }
+        assert!(check(&["KPC"]).is_err());
     }
 }

@@ -46,18 +46,27 @@ pub(crate) fn prepare(data: &Path, names: &[String]) -> anyhow::Result<Files> {
         key: directory.join("server.key"),
     };
     let authority_key = directory.join("ca.key");
-    if !(authority_key.exists() && files.root.exists()) {
-        let (certificate, key) = make_authority()?;
+    if !files.root.exists() {
+        // A key that is there is used again: devices may know its certificate.
+        let key = if authority_key.exists() { read_key(&authority_key)? } else { KeyPair::generate()? };
+        let certificate = make_authority(&key)?;
         // The certificate comes last: once it is there, both are.
-        write_private(&authority_key, key.as_bytes())?;
+        write_private(&authority_key, key.serialize_pem().as_bytes())?;
         write_private(&files.root, certificate.as_bytes())?;
         // Whoever connects here needs it.
         std::fs::set_permissions(&files.root, Permissions::from_mode(0o644))?;
+    } else if !authority_key.exists() {
+        // Devices trust the certificate that is there, so another one is not made behind their backs.
+        anyhow::bail!(
+            "{} is missing: restore it; or move {} away, and a new certificate authority is made, whose certificate every \
+            device must be given",
+            authority_key.display(),
+            files.root.display()
+        );
     }
     let root = read(&files.root)?;
-    let issuer = KeyPair::from_pem(&read(&authority_key)?)
-        .and_then(|key| Issuer::from_ca_cert_pem(&root, key))
-        .with_context(|| format!("{} is damaged; restore it", directory.display()))?;
+    let issuer = Issuer::from_ca_cert_pem(&root, read_key(&authority_key)?)
+        .with_context(|| format!("{} is damaged; restore it", files.root.display()))?;
     let (certificate, key) = make_machine(&issuer, names)?;
     // Whoever reads the two between these lines finds a pair that does not fit, and keeps the former one.
     write_private(&files.key, key.as_bytes())?;
@@ -79,13 +88,15 @@ fn read(file: &Path) -> anyhow::Result<String> {
     std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))
 }
 
-fn make_authority() -> anyhow::Result<(String, String)> {
+fn read_key(file: &Path) -> anyhow::Result<KeyPair> {
+    KeyPair::from_pem(&read(file)?).with_context(|| format!("{} is damaged; restore it", file.display()))
+}
+
+fn make_authority(key: &KeyPair) -> anyhow::Result<String> {
     let mut params = params(&format!("Bandar on {}", host_name()), AUTHORITY_DAYS);
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    let key = KeyPair::generate()?;
-    let certificate = params.self_signed(&key)?;
-    Ok((certificate.pem(), key.serialize_pem()))
+    Ok(params.self_signed(key)?.pem())
 }
 
 fn make_machine(issuer: &Issuer<'_, KeyPair>, names: &[String]) -> anyhow::Result<(String, String)> {
@@ -150,5 +161,26 @@ mod tests {
         assert_ne!(read(&files.certificate).unwrap(), first.1);
         assert!(read(&files.certificate).unwrap().ends_with(&first.0));
         assert!(prepare(data, &["not a name".to_owned()]).is_err());
+    }
+
+    #[test]
+    fn the_authority_that_devices_trust_is_not_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let data = directory.path();
+        let files = prepare(data, &[]).unwrap();
+        let (key, root) = (data.join("tls/ca.key"), read(&files.root).unwrap());
+        let kept = read(&key).unwrap();
+        std::fs::remove_file(&key).unwrap();
+        let error = prepare(data, &[]).unwrap_err().to_string();
+        assert!(error.contains("ca.key is missing"), "{error}");
+        assert_eq!(read(&files.root).unwrap(), root);
+        // The other half can be made again.
+        std::fs::write(&key, &kept).unwrap();
+        std::fs::remove_file(&files.root).unwrap();
+        prepare(data, &[]).unwrap();
+        assert_eq!(read(&key).unwrap(), kept);
+        std::fs::write(&key, "nonsense").unwrap();
+        let error = prepare(data, &[]).unwrap_err().to_string();
+        assert!(error.contains("ca.key is damaged"), "{error}");
     }
 }

@@ -151,16 +151,26 @@ fn tls_settings(given: &Settings, files: &tls::Files) -> Overrides {
 
 /// The extensions of this start and of earlier ones, which have a file each.
 fn extensions(data: &DataDir, arguments: &Up) -> anyhow::Result<Vec<InstanceName>> {
-    let mut names = arguments.extensions.clone();
+    let mut all = nats_users::extension_names(&arguments.extensions)?;
     for file in std::fs::read_dir(data.path().join("extensions")).into_iter().flatten() {
         let file = file?.path();
-        if file.extension().is_some_and(|extension| extension == "env") {
-            names.extend(file.file_stem().map(|stem| stem.to_string_lossy().into_owned()));
+        if file.extension().is_none_or(|extension| extension != "env") {
+            continue;
+        }
+        let name = file.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+        match nats_users::extension_names(name.as_slice()) {
+            Ok(names) => all.extend(names),
+            // A later version may have a service of this name. That is no reason not to start.
+            Err(error) => tracing::warn!(
+                file = %file.display(),
+                error = format!("{error:#}"),
+                "an extension of an earlier start cannot join any more: rename it, then remove the file"
+            ),
         }
     }
-    names.sort_unstable();
-    names.dedup();
-    nats_users::extension_names(&names)
+    all.sort_unstable();
+    all.dedup();
+    Ok(all)
 }
 
 /// Writes for each extension how it joins the platform, readable to the owner only.

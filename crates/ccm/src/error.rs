@@ -24,7 +24,7 @@ pub(crate) enum Error {
         "a user name has 1 to 128 characters, none of them blanks around it or control characters; it is given without @<tenant>"
     )]
     InvalidUsername,
-    #[error("the user name is taken")]
+    #[error("the user name is taken; choose another one")]
     UsernameTaken,
     #[error(
         "a certificate authority of this name is registered already, by this tenant or another: its name must be unique in the platform"

@@ -123,13 +123,13 @@ impl Service for Epl {
 /// Removes what is known of endpoints that are deleted.
 async fn forget(store: Store, mut events: Subscription) -> anyhow::Result<()> {
     while let Some(message) = events.next().await {
-        let endpoint = UnregisteredEvent::decode(&message.payload)
+        let gone = UnregisteredEvent::decode(&message.payload)
             .inspect_err(|error| tracing::warn!(%error, "the end of an endpoint cannot be read"))
             .ok()
-            .and_then(|event| EndpointId::parse(&event.endpoint_id).ok());
-        let Some(endpoint) = endpoint else { continue };
+            .and_then(|event| Some((EndpointId::parse(&event.endpoint_id).ok()?, event.timestamp)));
+        let Some((endpoint, gone_ms)) = gone else { continue };
         for attempt in 1..=REMOVAL_ATTEMPTS {
-            match store.remove(&endpoint).await {
+            match store.remove(&endpoint, gone_ms).await {
                 Ok(()) => break,
                 Err(error) => tracing::warn!(%error, attempt, "a deleted endpoint could not be removed"),
             }

@@ -123,16 +123,16 @@ impl Store {
             .map(drop)
     }
 
-    /// Removes what is known of an endpoint that is gone.
-    pub(crate) async fn remove(&self, endpoint: &EndpointId) -> sqlx::Result<()> {
+    /// Removes what is known of an endpoint that was gone at this time. What is newer is of one that was registered anew.
+    pub(crate) async fn remove(&self, endpoint: &EndpointId, gone_ms: i64) -> sqlx::Result<()> {
         let mut transaction = self.pool.begin().await?;
         // The endpoint's row first: whoever changes anything of it holds that.
         for sql in [
-            "DELETE FROM endpoints WHERE endpoint_id = $1",
-            "DELETE FROM presences WHERE endpoint_id = $1",
-            "DELETE FROM points WHERE endpoint_id = $1",
+            "DELETE FROM endpoints WHERE endpoint_id = $1 AND changed_ms <= $2",
+            "DELETE FROM presences WHERE endpoint_id = $1 AND event_ms <= $2",
+            "DELETE FROM points WHERE endpoint_id = $1 AND changed_ms <= $2",
         ] {
-            sqlx::query(sql).bind(endpoint.as_str()).execute(&mut *transaction).await?;
+            sqlx::query(sql).bind(endpoint.as_str()).bind(gone_ms).execute(&mut *transaction).await?;
         }
         transaction.commit().await
     }

@@ -18,6 +18,9 @@ ALTER TABLE endpoints ALTER COLUMN metadata_version SET DEFAULT nextval('metadat
 -- Equality of a metadata value.
 CREATE INDEX endpoints_metadata_idx ON endpoints USING gin (metadata jsonb_path_ops)
     WHERE registered_at IS NOT NULL;
+-- Ids that are only reserved, to find those of what is gone.
+CREATE INDEX endpoints_reserved_idx ON endpoints (tenant_id, application_name)
+    WHERE registered_at IS NULL AND deleted_at IS NULL;
 CREATE INDEX endpoints_deletion_idx ON endpoints (deletion_due_at) WHERE deleted_at IS NOT NULL;
 
 -- Which metadata keys the endpoints of an application version have, and how many endpoints each.

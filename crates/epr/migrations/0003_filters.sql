@@ -21,7 +21,9 @@ CREATE TABLE endpoint_filters (
     looked_at_created_at timestamptz,
     looked_at_endpoint_id text COLLATE "C",
     -- Whose turn it is, among those that are not ACTIVE.
-    worked_at timestamptz NOT NULL DEFAULT clock_timestamp()
+    worked_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    -- How many endpoints are looked at in one transaction, once more of them took too long.
+    step_endpoints bigint
 );
 CREATE UNIQUE INDEX endpoint_filters_name_key ON endpoint_filters (tenant_id, application_name, name)
     WHERE status <> 'DELETED';

@@ -26,6 +26,8 @@ pub struct Config {
     pub relations_per_endpoint_max: i64,
     /// The largest `offset` of a list of endpoints; whoever goes on from there uses `after`.
     pub list_offset_max: i64,
+    /// Bytes of the metadata in one page of a list of endpoints, as the database writes them.
+    pub list_metadata_bytes_max: usize,
     /// The secret under which the tokens in batch tasks are encrypted: at least 32 random bytes in hex or base64, the
     /// same for all replicas. When empty, each process makes one, and tokens of batch tasks cannot be read after it has
     /// ended.
@@ -50,6 +52,7 @@ impl Default for Config {
             concurrent_requests_max: 32,
             relations_per_endpoint_max: 1_000,
             list_offset_max: 10_000,
+            list_metadata_bytes_max: 32 * 1024 * 1024,
             batch_key: String::new(),
             batch_tasks_max: 100,
             batch_kept_hours: 24,
@@ -69,6 +72,7 @@ impl fmt::Debug for Config {
             .field("concurrent_requests_max", &self.concurrent_requests_max)
             .field("relations_per_endpoint_max", &self.relations_per_endpoint_max)
             .field("list_offset_max", &self.list_offset_max)
+            .field("list_metadata_bytes_max", &self.list_metadata_bytes_max)
             .field("batch_key", &if self.batch_key.is_empty() { "" } else { "***" })
             .field("batch_tasks_max", &self.batch_tasks_max)
             .field("batch_kept_hours", &self.batch_kept_hours)
@@ -99,6 +103,12 @@ impl Config {
         }
         if !(1_000..=10_000_000).contains(&self.list_offset_max) {
             faults.push(("list_offset_max", "must be from 1000 to 10000000".to_owned()));
+        }
+        // The database writes a blank behind each colon and comma; a single endpoint must fit.
+        let bytes_min = self.metadata_bytes_max.saturating_mul(2);
+        if !(bytes_min..=1024 * 1024 * 1024).contains(&self.list_metadata_bytes_max) {
+            let rule = format!("must be from {bytes_min} (twice metadata_bytes_max) to 1073741824 bytes");
+            faults.push(("list_metadata_bytes_max", rule));
         }
         if let Err(invalid) = Sealer::new(&self.batch_key) {
             faults.push(("batch_key", invalid.to_string()));
@@ -147,6 +157,7 @@ mod tests {
             concurrent_requests_max: 0,
             relations_per_endpoint_max: 0,
             list_offset_max: 0,
+            list_metadata_bytes_max: usize::MAX,
             batch_key: "x".to_owned(),
             batch_tasks_max: 0,
             batch_kept_hours: 0,
@@ -163,6 +174,7 @@ mod tests {
                 "concurrent_requests_max",
                 "relations_per_endpoint_max",
                 "list_offset_max",
+                "list_metadata_bytes_max",
                 "batch_key",
                 "batch_tasks_max",
                 "batch_kept_hours",

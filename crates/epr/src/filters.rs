@@ -47,6 +47,7 @@ use sqlx::PgPool;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
+pub(crate) use compare::equal;
 pub use config::FiltersConfig;
 pub(crate) use error::Error;
 pub(crate) use events::Changes;

@@ -150,6 +150,7 @@ async fn assemble(config: &Config, context: &Context) -> anyhow::Result<Api> {
         batches,
         filters,
         list_offset_max: config.list_offset_max,
+        list_metadata_bytes_max: config.list_metadata_bytes_max,
         relations_per_endpoint_max: config.relations_per_endpoint_max,
     })
 }

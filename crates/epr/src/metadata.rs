@@ -3,7 +3,9 @@
 mod edit;
 mod patch;
 
-use serde_json::{Map, Value};
+use std::io::Write as _;
+
+use serde_json::{Map, Number, Value};
 
 pub(crate) use edit::{Difference, Edit};
 pub(crate) use patch::PatchError;
@@ -54,9 +56,15 @@ pub(crate) fn check(metadata: &Metadata, limits: Limits) -> Result<(), Invalid> 
     if metadata.len() > limits.keys_max {
         return Err(Invalid::Keys { keys: metadata.len(), max: limits.keys_max });
     }
+    let mut bytes = 0;
     for (key, value) in metadata {
         check_key(key)?;
-        check_value(key, value, limits)?;
+        let measure = measure(value, limits.bytes_max)?;
+        if measure.nul {
+            return Err(Invalid::Nul(key.clone()));
+        }
+        bytes += measure.bytes;
+        check_bytes(bytes, limits.bytes_max)?;
     }
     let mut counter = Counter(0);
     // A map of values with string keys always serialises, and the counter takes all.
@@ -66,9 +74,8 @@ pub(crate) fn check(metadata: &Metadata, limits: Limits) -> Result<(), Invalid> 
     Ok(())
 }
 
-/// Checks the depth before anything else walks the value without a bound.
-fn check_value(key: &str, value: &Value, limits: Limits) -> Result<(), Invalid> {
-    if measure(value, limits.bytes_max)?.nul { Err(Invalid::Nul(key.to_owned())) } else { Ok(()) }
+fn check_bytes(bytes: usize, max: usize) -> Result<(), Invalid> {
+    if bytes > max { Err(Invalid::Bytes { bytes, max }) } else { Ok(()) }
 }
 
 /// Whether a value stays so small that it can be worked on further, as far as can be told cheaply.
@@ -81,8 +88,8 @@ struct Measure {
     nul: bool,
 }
 
-/// Walks a value without recursion, because it may be deep, and stops at the first limit. The bytes are fewer than those
-/// of the JSON text, never more.
+/// Walks a value without recursion, because it may be deep, and stops at the first limit. The bytes are never more than
+/// those of the JSON text that the database makes of it, which writes out 1e300 in 301 digits.
 fn measure(value: &Value, bytes_max: usize) -> Result<Measure, Invalid> {
     let mut measure = Measure { bytes: 0, nul: false };
     // The metadata itself is the first level.
@@ -100,11 +107,10 @@ fn measure(value: &Value, bytes_max: usize) -> Result<Measure, Invalid> {
             }
             // PostgreSQL's jsonb cannot hold NUL in strings.
             Value::String(text) => measure.text(text),
-            Value::Null | Value::Bool(_) | Value::Number(_) => {}
+            Value::Number(number) => measure.number(number),
+            Value::Null | Value::Bool(_) => {}
         }
-        if measure.bytes > bytes_max {
-            return Err(Invalid::Bytes { bytes: measure.bytes, max: bytes_max });
-        }
+        check_bytes(measure.bytes, bytes_max)?;
     }
     Ok(measure)
 }
@@ -113,6 +119,16 @@ impl Measure {
     fn text(&mut self, text: &str) {
         self.bytes += text.len();
         self.nul |= text.contains('\0');
+    }
+
+    fn number(&mut self, number: &Number) {
+        if let Some(float) = number.as_f64().filter(|_| number.is_f64()) {
+            let mut digits = Counter(0);
+            // Counting does not fail.
+            let _ = write!(digits, "{float}");
+            // One is counted already.
+            self.bytes += digits.0.saturating_sub(1);
+        }
     }
 }
 
@@ -153,6 +169,10 @@ mod tests {
         assert_eq!(check(json!({"a": 1, "b": 1, "c": 1, "d": 1})), Err(Invalid::Keys { keys: 4, max: 3 }));
         assert_eq!(check(json!({"a": "x".repeat(59)})), Err(Invalid::Bytes { bytes: 67, max: 60 }));
         assert!(matches!(check(json!({"a": "x".repeat(900)})), Err(Invalid::Bytes { .. })));
+        // As text in the database these are long, alone or together.
+        assert!(matches!(check(json!({"a": 1e300})), Err(Invalid::Bytes { .. })));
+        assert!(matches!(check(json!({"a": 1e-40, "b": 1e40})), Err(Invalid::Bytes { .. })));
+        assert_eq!(check(json!({"a": 1e-40})), Ok(()));
     }
 
     #[test]

@@ -3,7 +3,9 @@
 //! The steps, and what an interruption after each leaves behind:
 //!
 //! 1. The row is marked: nobody sees the endpoint any more, its relations and matches are gone. The id is not free.
-//! 2. `cm` deletes its tokens. When it does not say so, the caller is told 503; the sweeper goes on.
+//! 2. `cm` deletes its tokens. When it does not say so, the caller is told 503; the sweeper goes on. Only one asks it at a
+//!    time, and a request that nobody waits for any more is over before the next one: so none is left behind that would
+//!    delete the tokens of an endpoint that is registered under the same id later.
 //! 3. The row goes, and what is remembered of it takes its place (30 days): a repeated request is answered with success.
 //! 4. 9/ELCE `unregistered` goes out, and again after a minute, ten minutes, an hour and a day, for those who were away:
 //!    what they keep for the endpoint goes with it.
@@ -24,8 +26,10 @@ use crate::store::{Doomed, Marked, Purge, PurgeOrder, Store};
 use crate::tokens::Tokens;
 use crate::updates::NoSettings;
 
-/// Added to the time that `cm` has: then the sweeper may go on with a deletion.
+/// Added to the time that `cm` has: then somebody else may go on with a deletion.
 const REMOVE_TIME: Duration = Duration::from_secs(10);
+/// When the sweeper could not finish deletions, it leaves them for so long.
+const PAUSE: Duration = Duration::from_secs(3);
 /// Endpoints in one step of the sweeper.
 const STEP: i64 = 200;
 /// Endpoints that are deleted at once, by the sweeper or by one request.
@@ -73,7 +77,7 @@ impl Remover {
         let remover = self.clone();
         carry_through(&self.context, async move {
             match remover.mark(&correlation_id, &tenant, &endpoint_id, remover.hold).await? {
-                Some(doomed) => remover.finish(&correlation_id, &doomed).await,
+                Some(doomed) => remover.finish(&correlation_id, doomed, Duration::ZERO).await,
                 None => Ok(()),
             }
         })
@@ -105,25 +109,32 @@ impl Remover {
                     Err(error) => failed.push((endpoint_id, error)),
                 }
             }
-            failed.extend(remover.finish_all(&correlation_id, hidden).await);
+            failed.extend(remover.finish_all(&correlation_id, hidden, Duration::ZERO).await);
             Ok(failed)
         })
         .await
     }
 
-    async fn finish_all(&self, correlation_id: &str, hidden: Vec<Doomed>) -> Vec<(EndpointId, Error)> {
+    /// What cannot be finished is left to others after a pause.
+    async fn finish_all(
+        &self,
+        correlation_id: &str,
+        hidden: Vec<Doomed>,
+        pause: Duration,
+    ) -> Vec<(EndpointId, Error)> {
         let away: Arc<OnceLock<String>> = Arc::default();
-        let finishing = futures::stream::iter(hidden).map(|doomed| {
+        let finishing = futures::stream::iter(hidden).map(|mut doomed| {
             let (remover, correlation_id, away) = (self.clone(), correlation_id.to_owned(), away.clone());
             async move {
                 let endpoint_id = doomed.endpoint_id.clone();
                 if let Some(reason) = away.get() {
+                    remover.leave(&mut doomed, pause).await;
                     return Some((
                         endpoint_id.clone(),
                         Error::TokensLeft { endpoint_id, reason: reason.clone() },
                     ));
                 }
-                let error = remover.finish(&correlation_id, &doomed).await.err()?;
+                let error = remover.finish(&correlation_id, doomed, pause).await.err()?;
                 if let Error::TokensLeft { reason, .. } = &error {
                     away.get_or_init(|| reason.clone());
                 }
@@ -159,14 +170,27 @@ impl Remover {
         }
     }
 
-    async fn finish(&self, correlation_id: &str, doomed: &Doomed) -> Result<(), Error> {
-        if let Err(reason) = self.tokens.delete(correlation_id, doomed).await {
-            return Err(Error::TokensLeft { endpoint_id: doomed.endpoint_id.clone(), reason });
+    async fn finish(&self, correlation_id: &str, mut doomed: Doomed, pause: Duration) -> Result<(), Error> {
+        if !self.store.hold(&mut doomed, self.hold).await? {
+            return Err(Error::Deleting(doomed.endpoint_id));
         }
-        if self.store.remove(doomed).await?.is_some() {
-            self.announcer.unregistered(correlation_id, doomed).await;
+        if let Err(reason) = self.tokens.delete(correlation_id, &doomed).await {
+            self.leave(&mut doomed, pause).await;
+            return Err(Error::TokensLeft { endpoint_id: doomed.endpoint_id, reason });
+        }
+        if self.store.remove(&doomed).await?.is_some() {
+            self.announcer.unregistered(correlation_id, &doomed).await;
         }
         Ok(())
+    }
+
+    /// Lets others go on with a deletion.
+    async fn leave(&self, doomed: &mut Doomed, pause: Duration) {
+        if let Err(error) = self.store.hold(doomed, pause).await {
+            let endpoint_id = &doomed.endpoint_id;
+            // Its time ends by itself.
+            tracing::warn!(error = error.as_dyn(), %endpoint_id, "a deletion rests for some seconds");
+        }
     }
 
     /// Has all endpoints of an application deleted, or of a tenant, once it is certain that it is gone.
@@ -207,7 +231,7 @@ impl Remover {
         let purging = self.purge(&correlation_id).await?;
         let overdue = self.store.overdue(STEP, self.hold).await?;
         let full = i64::try_from(overdue.len()) == Ok(STEP);
-        let failed = self.finish_all(&correlation_id, overdue).await;
+        let failed = self.finish_all(&correlation_id, overdue, PAUSE).await;
         if let Some((_, error)) = failed.first() {
             let endpoints = failed.len();
             tracing::warn!(
@@ -231,6 +255,10 @@ impl Remover {
             let Purge { tenant, application } = &order.purge;
             let endpoint_ids = self.store.to_purge(&order, STEP).await?;
             if endpoint_ids.is_empty() {
+                if self.store.hide_abandoned(&order, STEP).await? > 0 {
+                    marked = true;
+                    continue;
+                }
                 self.filters.purge(correlation_id, tenant, application.as_ref(), order.requested_at).await?;
                 self.store.purged(&order).await?;
             }
@@ -238,7 +266,7 @@ impl Remover {
             for endpoint_id in endpoint_ids {
                 // Somebody else may have marked it meanwhile.
                 match self.mark(correlation_id, tenant, &endpoint_id, Duration::ZERO).await {
-                    Ok(_) | Err(Error::UnknownEndpoint(_)) => {}
+                    Ok(_) | Err(Error::UnknownEndpoint(_) | Error::Deleting(_)) => {}
                     Err(error) => return Err(error),
                 }
             }

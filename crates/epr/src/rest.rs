@@ -66,6 +66,7 @@ pub(crate) struct Api {
     pub(crate) batches: Batches,
     pub(crate) filters: Filters,
     pub(crate) list_offset_max: i64,
+    pub(crate) list_metadata_bytes_max: usize,
     pub(crate) relations_per_endpoint_max: i64,
 }
 

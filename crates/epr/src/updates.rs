@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use ids::{AppVersionName, EndpointId, TenantId};
+use ids::{AppVersionName, ApplicationName, EndpointId, TenantId};
 use runtime::{Applications, Context, LookupError, Version};
 use serde::Deserialize;
 use sqlx::Connection as _;
@@ -137,6 +137,21 @@ impl Updates {
     ) -> Result<Arc<Version<NoSettings>>, Error> {
         let version = self.any_version(name).await?;
         if version.tenant_id == *tenant { Ok(version) } else { Err(Error::UnknownVersion(name.clone())) }
+    }
+
+    /// Whether an application is one of the tenant.
+    pub(crate) async fn check_application(
+        &self,
+        tenant: &TenantId,
+        name: &ApplicationName,
+    ) -> Result<(), Error> {
+        match self.applications.application(name).await {
+            Ok(application) if application.tenant_id == *tenant => Ok(()),
+            Ok(_) | Err(LookupError::Unknown) => {
+                Err(Error::Unknown(format!("application {name} does not exist")))
+            }
+            Err(LookupError::Unavailable(reason)) => Err(Error::VersionsUnavailable(reason)),
+        }
     }
 
     async fn any_version(&self, name: &AppVersionName) -> Result<Arc<Version<NoSettings>>, Error> {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use async_nats::jetstream::stream::LastRawMessageErrorKind;
 use async_nats::jetstream::{self, kv};
-use ism::esp::{CLIENT_DATA, EXTENSION_DATA};
+use ism::esp::{CLIENT_DATA, DELIVERY_REPORT, EXTENSION_DATA};
 use ism::subject::instance;
 use runtime::{Context, Subjects};
 use serde::{Deserialize, Serialize};
@@ -21,6 +21,9 @@ use serde::{Deserialize, Serialize};
 pub const BUCKET: &str = "extensions";
 const RENEW_EVERY: Duration = Duration::from_secs(30);
 const RETRY_EVERY: Duration = Duration::from_millis(500);
+/// Attempts in a row that may fail before it is worth a warning, and again after as many: at a first start the extension is
+/// often quicker than the gateway.
+const WARN_EVERY: u32 = 20;
 
 /// What an extension instance says of itself; the value of its key, in JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,7 +52,8 @@ pub fn subjects() -> Subjects {
         .serves(CLIENT_DATA)
         .answers(EXTENSION_DATA)
         .tells(EXTENSION_DATA)
-        .asks(instance::KPC, EXTENSION_DATA)
+        // Not all of the protocol: that would be what every other extension answers and pushes.
+        .asks_for(instance::KPC, EXTENSION_DATA, DELIVERY_REPORT)
         // Nothing that answers with the bytes that the asker himself has put: see above.
         .publishes(format!("$JS.API.STREAM.MSG.GET.KV_{BUCKET}"))
         .publishes(key("<own>"))
@@ -90,15 +94,21 @@ pub async fn bucket(client: &async_nats::Client) -> anyhow::Result<kv::Store> {
 pub(crate) async fn keep_registered(context: Context, registration: Registration) -> anyhow::Result<()> {
     let value = bytes::Bytes::from(serde_json::to_vec(&registration)?);
     let stopping = context.stopping();
+    let mut failed = 0_u32;
     loop {
         let wait = match register(&context, &registration.name, value.clone()).await {
-            Ok(()) => RENEW_EVERY,
+            Ok(()) => {
+                failed = 0;
+                RENEW_EVERY
+            }
             Err(error) => {
-                tracing::warn!(
-                    extension = registration.name,
-                    error = format!("{error:#}"),
-                    "not registered yet"
-                );
+                failed = failed.saturating_add(1);
+                let (extension, error) = (&registration.name, format!("{error:#}"));
+                if failed.is_multiple_of(WARN_EVERY) {
+                    tracing::warn!(extension, error, "not registered yet; trying again");
+                } else {
+                    tracing::debug!(extension, error, "not registered yet; trying again");
+                }
                 RETRY_EVERY
             }
         };

@@ -8,8 +8,7 @@ use crate::subject::Event;
 pub const METADATA_UPDATED: Event = Event { entity: "endpoint", group: "metadata", event_type: "updated" };
 
 part! {
-    /// The values of a key that stayed, as JSON texts. Whoever sends writes JSON null as the text `null`; whoever reads
-    /// takes none for JSON null too, because 15/EME writes it so.
+    /// The values of a key that stayed, as JSON texts; none is JSON null.
     pub struct MetadataKeyUpdatedDto {
         pub new_value: Option<String> = NullFirst,
         pub old_value: Option<String> = NullFirst,

@@ -61,18 +61,6 @@ pub fn reply(replica: &ReplicaId, protocol: &str, slot: u64, message_type: &str)
     subject
 }
 
-/// `kaa.v1.replica.<replica>.>`: everything addressed to a replica, replies included.
-#[must_use]
-pub fn replica_all(replica: &ReplicaId) -> String {
-    join(["kaa.v1.replica", replica.as_str(), ">"])
-}
-
-/// `kaa.v1.replica.<replica>.<protocol>.>`: everything of one protocol that is addressed to a replica, replies included.
-#[must_use]
-pub fn replica_protocol(replica: &ReplicaId, protocol: &str) -> String {
-    join(["kaa.v1.replica", replica.as_str(), protocol, ">"])
-}
-
 /// `kaa.v1.events.<originator>.<entity>.<group>.<type>`
 #[must_use]
 pub fn event(originator: &InstanceName, entity: &str, group: &str, event_type: &str) -> String {

@@ -153,7 +153,7 @@ impl Clients {
     pub(crate) fn is_good(&self, mark: Mark, connection: &Connection) -> bool {
         let Some(client) = connection.client.as_deref() else { return true };
         let certified = client.certificate.as_ref();
-        !certified.is_some_and(|certified| certified.certificate.not_after < now_ms())
+        certified.is_none_or(|certified| certified.certificate.not_after >= now_ms())
             && !self.is_revoked(mark, client)
     }
 

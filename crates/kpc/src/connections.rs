@@ -303,6 +303,17 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn half_an_ipv6_address_is_one_address() {
+        let all = connections(Limits { connections_per_address: 2, ..Limits::default() });
+        let from = |address: &str| Newcomer { address: address.parse().ok(), ..newcomer(None).0 };
+        let one = all.open(from("2001:db8::1")).unwrap();
+        let _two = all.open(from("2001:db8::2")).unwrap();
+        assert!(all.open(from("2001:db8::3")).is_err() && all.open(from("2001:db8:0:1::3")).is_ok());
+        all.end(&one);
+        assert!(all.open(from("2001:db8::3")).is_ok());
+    }
+
+    #[test]
     fn an_endpoint_is_here_from_its_first_connection_to_its_last() {
         let all = connections(Limits::default());
         let (a, b) = (all.open(newcomer(None).0).unwrap(), all.open(newcomer(None).0).unwrap());

@@ -4,13 +4,16 @@
 //! drive valid tokens out. Many messages with a token that is not known yet ask once. A revocation takes effect at
 //! once: the event removes the token here, and answers that were under way when it came are not kept.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use ids::{ApplicationName, CorrelationId, EndpointId, EndpointToken, TenantId, TokenId};
 use ism::Record as _;
-use ism::ecap::{self, EndpointTokenValidationRequest, EndpointTokenValidationResponse};
+use ism::ecap::{
+    self, EndpointTokenRevokedEvent, EndpointTokenValidationRequest, EndpointTokenValidationResponse,
+};
 use ism::subject::instance;
 use quick_cache::sync::Cache;
 use runtime::{RequestError, Requester, now_ms};
@@ -234,16 +237,19 @@ impl Identities {
         &self.traffic
     }
 
-    /// Forgets revoked tokens.
-    pub(crate) fn revoke(&self, endpoint: &str, token_ids: &[String]) {
-        self.revocations.note(endpoint);
+    /// Forgets revoked tokens. All that is known is looked through once, however many events there are.
+    pub(crate) fn revoke(&self, events: &[EndpointTokenRevokedEvent]) {
+        let mut revoked: HashMap<&str, HashSet<&str>> = HashMap::new();
+        for event in events {
+            self.revocations.note(&event.endpoint_id);
+            let token_ids = event.token_ids.iter().map(String::as_str);
+            revoked.entry(&event.endpoint_id).or_default().extend(token_ids);
+        }
         self.valid.retain(|_, valid| {
-            let identity = &valid.identity;
-            identity.endpoint.as_str() != endpoint
-                || identity
-                    .token_id
-                    .as_ref()
-                    .is_some_and(|id| !token_ids.iter().any(|revoked| revoked == id.as_str()))
+            let Identity { endpoint, token_id, .. } = &*valid.identity;
+            revoked.get(endpoint.as_str()).is_none_or(|token_ids| {
+                token_id.as_ref().is_some_and(|token_id| !token_ids.contains(token_id.as_str()))
+            })
         });
     }
 

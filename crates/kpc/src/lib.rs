@@ -58,7 +58,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use futures::StreamExt as _;
+use futures::{FutureExt as _, StreamExt as _};
 use ids::EndpointId;
 use ism::cap::{self, ClientCredentialsRevokedEvent};
 use ism::ecap::EndpointTokenRevokedEvent;
@@ -83,6 +83,9 @@ use outbox::CloseReason;
 use registry::Registry;
 use relay::{CorrelationIds, Relay};
 use takeover::News;
+
+/// Revocations of tokens that are handled together.
+const REVOCATIONS_AT_ONCE: usize = 1_000;
 
 /// The gateway service.
 #[derive(Debug)]
@@ -241,6 +244,7 @@ async fn follow(gateway: &Arc<Gateway>, context: &Context) -> anyhow::Result<()>
         let to = gateway.clone();
         hear(context, name, subject, move |message| handle(&to, &message.payload)).await?;
     }
+    hear_of_revoked_tokens(gateway, context).await?;
     let changes = gateway.clients.changes();
     let stopping = context.stopping();
     context.spawn("follow the demands of tenants", gateway.clone().follow_switches(changes, stopping));
@@ -253,7 +257,7 @@ async fn follow(gateway: &Arc<Gateway>, context: &Context) -> anyhow::Result<()>
 type Handle = fn(&Arc<Gateway>, &bytes::Bytes);
 
 /// The events that the gateway hears: a name, the subject, and what is done then.
-fn heard(gateway: &Arc<Gateway>, context: &Context) -> [(&'static str, String, Handle); 8] {
+fn heard(gateway: &Arc<Gateway>, context: &Context) -> [(&'static str, String, Handle); 7] {
     let instance = context.instance();
     [
         ("hear of endpoints that come", elce::CONNECTED.of(instance), |to, event| {
@@ -271,7 +275,6 @@ fn heard(gateway: &Arc<Gateway>, context: &Context) -> [(&'static str, String, H
         ("hear of clients elsewhere", gateway.client_announcement_subject(), |to, event| {
             to.hear_client(event, News::Announced)
         }),
-        ("hear of revoked tokens", ecap::EP_TOKEN_REVOKED.of_any(), |to, event| revoke(to, event)),
         ("hear of revoked logins", cap::BASIC_REVOKED.of_any(), |to, event| revoke_credentials(to, event)),
         ("hear of revoked certificates", cap::CERTIFICATE_REVOKED.of_any(), |to, event| {
             revoke_credentials(to, event)
@@ -296,15 +299,35 @@ async fn hear(
     Ok(())
 }
 
-fn revoke(gateway: &Gateway, payload: &bytes::Bytes) {
-    let event = match EndpointTokenRevokedEvent::decode(payload) {
-        Ok(event) => event,
-        Err(error) => return tracing::warn!(%error, "a revocation event cannot be read"),
-    };
-    gateway.relay.identities.revoke(&event.endpoint_id, &event.token_ids);
-    if let Ok(endpoint) = EndpointId::parse(&event.endpoint_id) {
-        gateway.connections.revoke(&endpoint, &event.token_ids);
-    }
+/// Handles revocations of tokens, all that are there at once: with an application all of its tokens may go, and whatever
+/// takes long for each of them would let the last ones live long.
+async fn hear_of_revoked_tokens(gateway: &Arc<Gateway>, context: &Context) -> anyhow::Result<()> {
+    let mut messages = context.subscribe(ecap::EP_TOKEN_REVOKED.of_any(), None).await?;
+    let gateway = gateway.clone();
+    context.spawn("hear of revoked tokens", async move {
+        while let Some(first) = messages.next().await {
+            let mut events = Vec::from_iter(read_revocation(&first));
+            while events.len() < REVOCATIONS_AT_ONCE
+                && let Some(Some(next)) = messages.next().now_or_never()
+            {
+                events.extend(read_revocation(&next));
+            }
+            gateway.relay.identities.revoke(&events);
+            for event in &events {
+                if let Ok(endpoint) = EndpointId::parse(&event.endpoint_id) {
+                    gateway.connections.revoke(&endpoint, &event.token_ids);
+                }
+            }
+        }
+        Ok(())
+    });
+    Ok(())
+}
+
+fn read_revocation(message: &async_nats::Message) -> Option<EndpointTokenRevokedEvent> {
+    EndpointTokenRevokedEvent::decode(&message.payload)
+        .inspect_err(|error| tracing::warn!(%error, "a revocation event cannot be read"))
+        .ok()
 }
 
 fn revoke_credentials(gateway: &Gateway, payload: &bytes::Bytes) {

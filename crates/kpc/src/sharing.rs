@@ -149,9 +149,13 @@ impl Gateway {
     }
 
     fn connected_event(&self, endpoints: BTreeMap<String, String>) -> ConnectedEvent {
+        self.connected_event_at(self.connectivity.timestamp(), endpoints)
+    }
+
+    fn connected_event_at(&self, timestamp: i64, endpoints: BTreeMap<String, String>) -> ConnectedEvent {
         ConnectedEvent {
             correlation_id: self.relay.correlation_ids.next().to_string(),
-            timestamp: self.connectivity.timestamp(),
+            timestamp,
             timeout: 0,
             endpoints,
             originator_replica_id: self.replica.to_string(),
@@ -170,12 +174,14 @@ impl Gateway {
 
     /// Tells the other replicas anew which endpoints are here: they or we may have missed events.
     pub(crate) fn announce_endpoints(&self) {
+        // From before the look: of an endpoint that leaves meanwhile, its "disconnected" must be the later event.
+        let timestamp = self.connectivity.timestamp();
         let endpoints = self.connections.endpoints.all();
         let endpoints =
             endpoints.into_iter().map(|(id, version)| (id.to_string(), version.to_string())).collect();
         for endpoints in chunks(endpoints) {
             let subject = self.announcement_subject();
-            self.notices.publish(subject, self.connected_event(endpoints).encode());
+            self.notices.publish(subject, self.connected_event_at(timestamp, endpoints).encode());
         }
     }
 
@@ -253,6 +259,7 @@ impl Gateway {
                 tracing::info!("connected to NATS again: telling the other replicas what is here");
                 self.relay.identities.forget();
                 self.relay.registry.read_again();
+                self.relay.applications.forget();
                 self.clients.forget_settings();
                 self.authorities.read_again();
                 self.announce_endpoints();

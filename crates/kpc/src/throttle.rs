@@ -157,9 +157,9 @@ impl Throttle {
     }
 }
 
-/// A login without its password.
-fn name(login: &Login) -> (&str, &str) {
-    (login.tenant.as_str(), &login.username)
+/// A login without its password; not to be taken for an application's token.
+fn name(login: &Login) -> (&'static str, &str, &str) {
+    ("login", login.tenant.as_str(), &login.username)
 }
 
 /// What was right and wrong, with the addresses where it was shown. Kept as hashes that nobody can foresee: neither
@@ -182,8 +182,6 @@ impl Memory {
 
     fn prove(&self, address: IpAddr, what: &impl Hash) {
         let key = self.key(address, what);
-        // What was right is no mistake any more, whatever was tried before it came into being.
-        self.mistakes.remove(&key);
         if self.proven.get(&key).is_none() {
             self.proven.insert(key, ());
         }
@@ -372,7 +370,9 @@ mod tests {
         let now = Instant::now();
         assert!(memory.is_new_mistake(address(1), &"wrong", now));
         assert!(!memory.is_new_mistake(address(1), &"wrong", now + SAME_MISTAKE / 2));
-        assert!(memory.is_new_mistake(address(2), &"wrong", now) && memory.is_new_mistake(address(1), &"w", now));
+        assert!(
+            memory.is_new_mistake(address(2), &"wrong", now) && memory.is_new_mistake(address(1), &"w", now)
+        );
         assert!(memory.is_new_mistake(address(1), &"wrong", now + SAME_MISTAKE));
         for number in 0..10_000 {
             memory.is_new_mistake(address(1), &number, now);

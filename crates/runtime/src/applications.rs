@@ -78,6 +78,12 @@ impl<C: DeserializeOwned + Default + Send + Sync + 'static> Applications<C> {
         Ok(applications)
     }
 
+    /// Changes may have been missed: everything is asked for anew at its next use. While the register is away, what is known serves on.
+    pub fn forget(&self) {
+        self.shared.versions.make_stale(|_| true);
+        self.shared.applications.make_stale(|_| true);
+    }
+
     /// The version if it is known and fresh: never waits.
     #[must_use]
     pub fn cached_version(&self, name: &AppVersionName) -> Option<Result<Arc<Version<C>>, LookupError>> {

@@ -299,8 +299,7 @@ impl Making<'_> {
         let instance = InstanceName::parse(name)?;
         let replica = ReplicaId::parse(&format!("{name}-{:08x}", rand::random::<u32>()))?;
         let client = crate::nats::connect(&self.prepared.nats, name, replica.as_str()).await?;
-        let (requester, dispatchers) =
-            Requester::start(client.clone(), replica.clone(), subjects.protocols()).await?;
+        let (requester, dispatchers) = Requester::start(client.clone(), replica.clone(), subjects).await?;
         let shared = Shared {
             name,
             instance,

@@ -1,13 +1,12 @@
 //! Requests to other services and their answers, matched by slot.
 //!
-//! Answers to a replica come in over one subscription for each protocol, `kaa.v1.replica.<replica>.<protocol>.>`, so that a service
+//! Answers to a replica come in over one subscription for each protocol, `kaa.v1.replica.<replica>.<protocol>.>` or less, so that a service
 //! needs no right to hear what it does not ask for. The subject to reply to holds
 //! a number of ours, the slot (3/ISM lets a responder change only the last part of it), so that also the server's
 //! "no responders" notice finds the request that it belongs to.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_nats::{Client, HeaderMap, Message, StatusCode};
@@ -20,6 +19,7 @@ use parking_lot::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::Subjects;
 use crate::subjects::SELF_PROTOCOL;
 
 /// Requests of one replica that may wait at once; more are refused, so that a dead peer cannot fill the memory.
@@ -56,30 +56,35 @@ pub struct Requester {
 struct Shared {
     client: Client,
     replica: ReplicaId,
-    next_slot: AtomicU64,
     protocols: BTreeSet<&'static str>,
-    waiting: Mutex<HashMap<u64, mpsc::Sender<Message>>>,
+    waiting: Mutex<HashMap<u64, Waiting>>,
     unmatched: Mutex<Option<mpsc::Sender<Message>>>,
 }
 
+/// A request that waits for answers.
+struct Waiting {
+    /// Only what comes in this protocol can be one: who may answer in it is all that NATS checks.
+    protocol: &'static str,
+    answers: mpsc::Sender<Message>,
+}
+
 impl Requester {
-    /// Subscribes to what comes to the replica in these protocols, and hands it out for as long as the returned tasks run.
+    /// Subscribes to what the service receives as a replica, and hands it out for as long as the returned tasks run.
     pub(crate) async fn start(
         client: Client,
         replica: ReplicaId,
-        protocols: &BTreeSet<&'static str>,
+        subjects: &Subjects,
     ) -> anyhow::Result<(Self, JoinSet<()>)> {
         let shared = Arc::new(Shared {
             client,
             replica,
-            next_slot: AtomicU64::new(1),
-            protocols: protocols.clone(),
+            protocols: subjects.protocols().clone(),
             waiting: Mutex::default(),
             unmatched: Mutex::default(),
         });
         let mut dispatchers = JoinSet::new();
-        for protocol in protocols {
-            let subject = ism::subject::replica_protocol(&shared.replica, protocol);
+        for last in subjects.received() {
+            let subject = format!("kaa.v1.replica.{}.{last}", shared.replica);
             let mut answers = shared.client.subscribe(subject).await?;
             let shared = shared.clone();
             dispatchers.spawn(async move {
@@ -118,7 +123,7 @@ impl Requester {
             tracing::error!(subject, protocol = answer.protocol, "{}", RequestError::NotDeclared);
             return Err(RequestError::NotDeclared);
         }
-        let slot = shared.next_slot.fetch_add(1, Ordering::Relaxed);
+        let slot = new_slot();
         // A futures channel holds its buffer plus one message for each sender.
         let (sender, receiver) = mpsc::channel(answers_max.saturating_sub(1));
         {
@@ -126,7 +131,7 @@ impl Requester {
             if waiting.len() >= PENDING_MAX {
                 return Err(RequestError::Overloaded);
             }
-            waiting.insert(slot, sender);
+            waiting.insert(slot, Waiting { protocol: answer.protocol, answers: sender });
         }
         let replies = Replies { shared: shared.clone(), slot, receiver };
         let reply = answer.reply(&shared.replica, slot);
@@ -145,9 +150,10 @@ impl Requester {
     /// `flush` only writes.)
     pub(crate) async fn round_trip(&self, timeout: Duration) -> Result<(), RequestError> {
         let shared = &self.shared;
-        let slot = shared.next_slot.fetch_add(1, Ordering::Relaxed);
+        let slot = new_slot();
         let (sender, receiver) = mpsc::channel(0);
-        shared.waiting.lock().insert(slot, sender);
+        let waiting = Waiting { protocol: ROUND_TRIP.protocol, answers: sender };
+        shared.waiting.lock().insert(slot, waiting);
         let mut back = Replies { shared: shared.clone(), slot, receiver };
         let subject = ROUND_TRIP.reply(&shared.replica, slot);
         shared.client.publish(subject, Bytes::new()).await.map_err(|_| RequestError::Overloaded)?;
@@ -164,16 +170,27 @@ impl Requester {
     }
 }
 
+/// A number for a request that nobody can guess: all services of a protocol may publish where its answers come in, and only
+/// who is asked is told the number.
+fn new_slot() -> u64 {
+    rand::random()
+}
+
 impl Shared {
     fn dispatch(&self, message: Message) {
         let Some(reply) = ism::subject::parse_reply(&message.subject) else {
             return self.dispatch_unmatched(message);
         };
-        let slot = reply.slot;
         let mut waiting = self.waiting.lock();
-        match waiting.get_mut(&slot) {
+        match waiting.get_mut(&reply.slot) {
             // Answers above the bound are more than the asker wanted.
-            Some(sender) => drop(sender.try_send(message)),
+            Some(request) if request.protocol == reply.protocol => drop(request.answers.try_send(message)),
+            // Else whoever may answer in one protocol could answer requests in all.
+            Some(_) => {
+                drop(waiting);
+                let subject = &message.subject;
+                tracing::warn!(%subject, "an answer in another protocol than the request's was dropped");
+            }
             None => {
                 drop(waiting);
                 self.dispatch_unmatched(message);

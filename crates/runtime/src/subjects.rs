@@ -25,6 +25,8 @@ pub struct Subjects {
     subscribe: BTreeSet<String>,
     /// Protocols of which messages come to the replicas of the service.
     protocols: BTreeSet<&'static str>,
+    /// What comes to the replicas: the last tokens of `kaa.v1.replica.<replica>.<...>`.
+    received: BTreeSet<String>,
 }
 
 /// The subjects of one NATS user.
@@ -77,9 +79,22 @@ impl Subjects {
 
     /// Gets messages of this protocol sent to its replicas, the answers to events among them.
     #[must_use]
-    pub fn receives(mut self, protocol: &'static str) -> Self {
+    pub fn receives(self, protocol: &'static str) -> Self {
+        self.receives_as(protocol, format!("{protocol}.>"))
+    }
+
+    fn receives_as(mut self, protocol: &'static str, last: String) -> Self {
         self.protocols.insert(protocol);
-        self.subscribes(format!("kaa.v1.replica.*.{protocol}.>"))
+        self.received.insert(last.clone());
+        self.subscribes(format!("kaa.v1.replica.*.{last}"))
+    }
+
+    /// Asks an instance, and hears answers of this type only: of a protocol in which others are told what is not for everybody.
+    #[must_use]
+    pub fn asks_for(self, instance: &str, request: Message, answer: Message) -> Self {
+        let Message { protocol, message_type } = request;
+        self.publishes(format!("kaa.v1.service.{instance}.{protocol}.{message_type}"))
+            .receives_as(answer.protocol, format!("{}.*.{}", answer.protocol, answer.message_type))
     }
 
     /// Publishes events.
@@ -162,6 +177,11 @@ impl Subjects {
             subjects.iter().map(|subject| subject.replace(OWN, instance.as_str())).collect()
         };
         Permissions { publish: named(&self.publish), subscribe: named(&self.subscribe) }
+    }
+
+    /// What comes to the replicas: the last tokens of `kaa.v1.replica.<replica>.<...>`.
+    pub(crate) fn received(&self) -> &BTreeSet<String> {
+        &self.received
     }
 
     /// The protocols of which messages come to the replicas.

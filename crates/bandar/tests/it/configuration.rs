@@ -76,7 +76,12 @@ fn a_port_in_use_is_named_with_its_key() {
         let home = Home::new();
         let data = home.data();
         let arguments = ["up", "--data", data.to_str().unwrap(), flag, &taken, other, "127.0.0.1:0"];
-        fails_with(&bandar(&arguments).output().unwrap(), 1, &[&taken, key]);
+        let mut command = bandar(&arguments);
+        // Not at their usual ports, where somebody else may listen.
+        for other in ["HTTP__TLS", "KPC__MQTT__TLS", "KPC__MQTT__WS", "KPC__MQTT__WSS"] {
+            command.env(format!("BANDAR__{other}__LISTEN"), "127.0.0.1:0");
+        }
+        fails_with(&command.output().unwrap(), 1, &[&taken, key]);
     }
 }
 

@@ -54,6 +54,27 @@ async fn what_happens_while_epl_is_away_is_taken_in_when_it_is_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_journal_that_nats_has_lost_is_made_anew() {
+    let bed = Bed::new().await;
+    let (_epr, _receiver) = (bed.epr().await, bed.receiver().await);
+    let epl = bed.start(&[]).await;
+    let t = now_ms() - 60_000;
+    bed.connected("kpc-a", t, &["e"]).await;
+    bed.shows("e", true, t).await;
+    async_nats::jetstream::new(bed.client.clone()).delete_stream("connectivity").await.unwrap();
+    // What comes while there is no journal is lost, so a gateway is played that says it again and again.
+    let mut at = t;
+    eventually("it is heard", PATIENCE, async || {
+        at += 1;
+        bed.disconnected("kpc-a", at, &["e"]).await;
+        (bed.world.lock().states["e"].last() == Some(&false)).then_some(())
+    })
+    .await;
+    assert_eq!(bed.world.lock().states["e"], [true, false]);
+    epl.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_was_away_is_used_again() {
     let bed = Bed::new().await;
     let (_epr, _receiver) = (bed.epr().await, bed.receiver().await);

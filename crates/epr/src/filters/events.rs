@@ -25,7 +25,8 @@ pub(super) struct Change {
     pub(super) endpoint_id: String,
     /// Whether it matches from now on, or no more.
     pub(super) matches: bool,
-    /// When, in milliseconds: while the endpoint was locked, so that two changes of it have their true order.
+    /// When, in milliseconds: by the clock of the database, while the endpoint was locked, so that two changes of it have
+    /// their true order.
     pub(super) at_ms: i64,
 }
 

@@ -23,7 +23,7 @@ use uuid::Uuid;
 
 use super::definition::parse_sent;
 use super::events::{self, Change, Changes, Turn};
-use super::membership::{Counter, Pairs, apply};
+use super::membership::{Counter, Pairs, Turns, apply};
 use super::parse::InvalidQuery;
 use super::query::Query;
 use super::sql::{self, Bound};
@@ -32,6 +32,8 @@ use super::sql::{self, Bound};
 const REMOVED_AT_ONCE: i64 = 10_000;
 /// With a regular expression metadata are read to be evaluated here: by so much fewer endpoints at once.
 const REGEX_SHARE: i64 = 10;
+/// After a step that took longer than the database allows: by so much fewer endpoints at once.
+const SLOW_SHARE: i64 = 10;
 /// After a failure of the database.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -63,6 +65,7 @@ struct Work {
     was_active: bool,
     looked_at_created_at: Option<DateTime<Utc>>,
     looked_at_endpoint_id: Option<String>,
+    step_endpoints: Option<i64>,
 }
 
 /// An endpoint that is to be looked at closely.
@@ -82,6 +85,8 @@ pub(super) enum Step {
     Looked(Looked),
     /// A filter of another version of the service, for one that can read it.
     Unreadable(Uuid, InvalidQuery),
+    /// Its turn comes again after that of the others.
+    Failed(Uuid, sqlx::Error),
 }
 
 /// What others are to be told of a step.
@@ -97,20 +102,29 @@ impl Matcher {
     /// Runs until the service stops.
     pub(super) async fn run(self) -> anyhow::Result<()> {
         let stopping = self.context.stopping();
-        // In this round, and ever.
-        let (mut unreadable, mut told) = (Vec::new(), HashSet::new());
+        // In this round: one filter that cannot be matched must not hold up the others. And of which that is known.
+        let (mut passed_over, mut told) = (Vec::new(), HashSet::new());
         while !stopping.is_cancelled() {
-            let pause = match self.steps.next(&unreadable).await {
+            let pause = match self.steps.next(&passed_over).await {
                 Ok(Step::Looked(looked)) => {
                     self.tell(&looked).await;
                     continue;
                 }
                 Ok(Step::Removed) => continue,
                 Ok(Step::Unreadable(filter_id, error)) => {
-                    unreadable.push(filter_id);
+                    passed_over.push(filter_id);
                     if told.insert(filter_id) {
                         tracing::error!(%error, %filter_id, "a filter cannot be read and stays PENDING");
                     }
+                    continue;
+                }
+                Ok(Step::Failed(filter_id, error)) => {
+                    passed_over.push(filter_id);
+                    tracing::warn!(
+                        error = &error as &dyn StdError,
+                        %filter_id,
+                        "endpoints could not be matched against a filter; it stays PENDING, and it is tried again"
+                    );
                     continue;
                 }
                 Ok(Step::Nothing) => self.poll_interval,
@@ -122,7 +136,7 @@ impl Matcher {
                     RETRY_AFTER
                 }
             };
-            unreadable.clear();
+            passed_over.clear();
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 () = self.wake.notified() => {}
@@ -144,18 +158,18 @@ impl Matcher {
 }
 
 impl Steps {
-    /// The next step.
-    pub(super) async fn next(&self, unreadable: &[Uuid]) -> Result<Step, sqlx::Error> {
+    /// The next step, of a filter that is not passed over.
+    pub(super) async fn next(&self, passed_over: &[Uuid]) -> Result<Step, sqlx::Error> {
         let mut transaction = self.pool.begin().await?;
         // The one that has waited longest, so that a large application does not hold up the others.
         let work: Option<Work> = sqlx::query_as(
             "SELECT filter_id, tenant_id, application_name, name, mongo_query::text AS mongo_query,
                  status = 'DELETED' AS is_deleted, activated_at IS NOT NULL AS was_active, looked_at_created_at,
-                 looked_at_endpoint_id
+                 looked_at_endpoint_id, step_endpoints
              FROM endpoint_filters WHERE status <> 'ACTIVE' AND filter_id <> ALL ($1)
              ORDER BY worked_at LIMIT 1 FOR UPDATE SKIP LOCKED",
         )
-        .bind(unreadable)
+        .bind(passed_over)
         .fetch_optional(&mut *transaction)
         .await?;
         let Some(work) = work else { return Ok(Step::Nothing) };
@@ -170,65 +184,95 @@ impl Steps {
                 return Ok(Step::Unreadable(work.filter_id, error));
             }
         };
-        let (changes, is_active) = self.look(&mut transaction, &work, &query).await?;
+        let most = self.most(&work, &query);
+        let (changes, is_active) = match look(&mut transaction, &work, &query, most).await {
+            Ok(looked) => looked,
+            Err(error) => {
+                transaction.rollback().await?;
+                self.put_back(work.filter_id, most, &error).await?;
+                return Ok(Step::Failed(work.filter_id, error));
+            }
+        };
         transaction.commit().await?;
         let Work { filter_id, name, application_name: application, .. } = work;
         Ok(Step::Looked(Looked { filter_id, name, application, changes, is_active }))
     }
 
-    /// Looks at the next endpoints. Returns also whether they were the last.
-    async fn look(
-        &self,
-        connection: &mut PgConnection,
-        work: &Work,
-        query: &Query,
-    ) -> Result<(Changes, bool), sqlx::Error> {
+    /// How many endpoints a step goes through.
+    fn most(&self, work: &Work, query: &Query) -> i64 {
         let share = if query.has_regex() { REGEX_SHARE } else { 1 };
-        let most = (self.batch_endpoints / share).max(1);
-        let batch = batch(connection, work, most).await?;
-        // When there are fewer than asked for, they were the last.
-        let last =
-            if i64::try_from(batch.len()).is_ok_and(|found| found == most) { batch.last() } else { None };
-        let candidates = candidates(connection, work, query, &batch).await?;
-        let (mut began, mut ceased) = (Pairs::default(), Pairs::default());
-        for candidate in &candidates {
-            let matches = match &candidate.metadata {
-                Some(Json(metadata)) => query.matches(&candidate.app_version_name, metadata),
-                None => !candidate.was_matched,
-            };
-            let pairs = if matches { &mut began } else { &mut ceased };
-            pairs.push(work.filter_id, &candidate.endpoint_id);
-        }
-        let moved = apply(connection, began, ceased, Counter::ManyEndpoints).await?;
+        let most = self.batch_endpoints / share;
+        work.step_endpoints.map_or(most, |endpoints| endpoints.min(most)).max(1)
+    }
+
+    /// Gives others their turn after a step that failed, and has the next one go through fewer endpoints if it took too long.
+    async fn put_back(&self, filter_id: Uuid, most: i64, error: &sqlx::Error) -> Result<(), sqlx::Error> {
+        let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+        // query_canceled, by the statement timeout.
+        let fewer = (code.as_deref() == Some("57014")).then_some((most / SLOW_SHARE).max(1));
         sqlx::query(
-            "UPDATE endpoint_filters SET looked_at_created_at = $2, looked_at_endpoint_id = $3,
-                 worked_at = clock_timestamp(), status = CASE WHEN $4 THEN 'ACTIVE' ELSE status END,
-                 activated_at = CASE WHEN $4 THEN coalesce(activated_at, clock_timestamp()) ELSE activated_at END
+            "UPDATE endpoint_filters SET worked_at = clock_timestamp(), step_endpoints = coalesce($2, step_endpoints)
              WHERE filter_id = $1",
         )
-        .bind(work.filter_id)
-        .bind(last.map(|(created_at, _)| *created_at))
-        .bind(last.map(|(_, endpoint_id)| endpoint_id.as_str()))
-        .bind(last.is_none())
-        .execute(connection)
-        .await?;
-        let at_ms = runtime::now_ms();
-        let versions: HashMap<&str, &str> = candidates
-            .iter()
-            .map(|candidate| (candidate.endpoint_id.as_str(), candidate.app_version_name.as_str()))
-            .collect();
-        // Of a filter that was never active nobody knows an endpoint yet.
-        let known = moved.into_iter().filter(|_| work.was_active).map(|moved| Change {
-            filter_id: work.filter_id,
-            filter_name: work.name.clone(),
-            application: work.application_name.clone(),
-            app_version: versions.get(moved.endpoint_id.as_str()).copied().unwrap_or_default().to_owned(),
-            endpoint_id: moved.endpoint_id,
-            matches: moved.matches,
-            at_ms,
-        });
-        Ok((Changes(known.collect()), last.is_none()))
+        .bind(filter_id)
+        .bind(fewer)
+        .execute(&self.pool)
+        .await
+        .map(drop)
     }
+}
+
+/// Looks at the next endpoints, `most` at most. Returns also whether they were the last.
+async fn look(
+    connection: &mut PgConnection,
+    work: &Work,
+    query: &Query,
+    most: i64,
+) -> Result<(Changes, bool), sqlx::Error> {
+    let batch = batch(connection, work, most).await?;
+    // When there are fewer than asked for, they were the last.
+    let last = if i64::try_from(batch.len()).is_ok_and(|found| found == most) { batch.last() } else { None };
+    let candidates = candidates(connection, work, query, &batch).await?;
+    let (mut began, mut ceased) = (Pairs::default(), Pairs::default());
+    let mut turns = Turns::new();
+    for candidate in &candidates {
+        turns.pass().await;
+        let matches = match &candidate.metadata {
+            Some(Json(metadata)) => query.matches(&candidate.app_version_name, metadata),
+            None => !candidate.was_matched,
+        };
+        let pairs = if matches { &mut began } else { &mut ceased };
+        pairs.push(work.filter_id, &candidate.endpoint_id);
+    }
+    let moved = apply(connection, began, ceased, Counter::ManyEndpoints).await?;
+    sqlx::query(
+        "UPDATE endpoint_filters SET looked_at_created_at = $2, looked_at_endpoint_id = $3,
+             worked_at = clock_timestamp(), status = CASE WHEN $4 THEN 'ACTIVE' ELSE status END,
+             step_endpoints = CASE WHEN NOT $4 THEN step_endpoints END,
+             activated_at = CASE WHEN $4 THEN coalesce(activated_at, clock_timestamp()) ELSE activated_at END
+         WHERE filter_id = $1",
+    )
+    .bind(work.filter_id)
+    .bind(last.map(|(created_at, _)| *created_at))
+    .bind(last.map(|(_, endpoint_id)| endpoint_id.as_str()))
+    .bind(last.is_none())
+    .execute(connection)
+    .await?;
+    let versions: HashMap<&str, &str> = candidates
+        .iter()
+        .map(|candidate| (candidate.endpoint_id.as_str(), candidate.app_version_name.as_str()))
+        .collect();
+    // Of a filter that was never active nobody knows an endpoint yet.
+    let known = moved.into_iter().filter(|_| work.was_active).map(|moved| Change {
+        filter_id: work.filter_id,
+        filter_name: work.name.clone(),
+        application: work.application_name.clone(),
+        app_version: versions.get(moved.endpoint_id.as_str()).copied().unwrap_or_default().to_owned(),
+        endpoint_id: moved.endpoint_id,
+        matches: moved.matches,
+        at_ms: moved.at.timestamp_millis(),
+    });
+    Ok((Changes(known.collect()), last.is_none()))
 }
 
 /// The next endpoints of the application that have not been looked at.

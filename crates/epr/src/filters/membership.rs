@@ -1,9 +1,12 @@
 //! Which filters an endpoint matches: kept in the transaction that changes the endpoint.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use ids::EndpointId;
 use sqlx::{FromRow, PgConnection};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::events::{Change, Changes};
@@ -23,6 +26,27 @@ pub(super) struct Moved {
     pub(super) filter_id: Uuid,
     pub(super) endpoint_id: String,
     pub(super) matches: bool,
+    /// By the clock of the database, which all replicas have in common, while the endpoint is locked.
+    pub(super) at: DateTime<Utc>,
+}
+
+/// How long queries are evaluated before other work has its turn.
+const SLICE: Duration = Duration::from_millis(5);
+
+/// Lets other work have its turn where queries are evaluated: a hundred long ones on large metadata take seconds.
+pub(super) struct Turns(Instant);
+
+impl Turns {
+    pub(super) fn new() -> Self {
+        Self(Instant::now())
+    }
+
+    pub(super) async fn pass(&mut self) {
+        if self.0.elapsed() > SLICE {
+            tokio::task::yield_now().await;
+            self.0 = Instant::now();
+        }
+    }
 }
 
 /// Filters and endpoints, pairwise.
@@ -65,8 +89,10 @@ pub(crate) async fn reevaluate(
     let set = set::filters(&mut *connection, tenant, application, revision).await?;
     let matched: BTreeSet<Uuid> = matched.into_iter().collect();
     let (mut began, mut ceased) = (Pairs::default(), Pairs::default());
+    let mut turns = Turns::new();
     for filter in &set.filters {
         let Some(query) = &filter.query else { continue };
+        turns.pass().await;
         match (matched.contains(&filter.filter_id), query.matches(app_version.as_str(), metadata)) {
             (false, true) => began.push(filter.filter_id, endpoint_id.as_str()),
             (true, false) => ceased.push(filter.filter_id, endpoint_id.as_str()),
@@ -74,7 +100,6 @@ pub(crate) async fn reevaluate(
         }
     }
     let moved = apply(connection, began, ceased, Counter::OneEndpoint).await?;
-    let at_ms = runtime::now_ms();
     let name = |filter_id: Uuid| set.filters.iter().find(|filter| filter.filter_id == filter_id);
     let changes = moved.into_iter().filter_map(|moved| {
         Some(Change {
@@ -84,7 +109,7 @@ pub(crate) async fn reevaluate(
             app_version: app_version.to_string(),
             endpoint_id: moved.endpoint_id,
             matches: moved.matches,
-            at_ms,
+            at_ms: moved.at.timestamp_millis(),
         })
     });
     Ok(Changes(changes.collect()))
@@ -117,8 +142,9 @@ pub(crate) async fn unregister(
     for row in &matched {
         ceased.push(row.filter_id, endpoint_id.as_str());
     }
-    apply(connection, Pairs::default(), ceased, Counter::OneEndpoint).await?;
-    let at_ms = runtime::now_ms();
+    let moved = apply(connection, Pairs::default(), ceased, Counter::OneEndpoint).await?;
+    // They went at once.
+    let at_ms = moved.first().map_or_else(runtime::now_ms, |moved| moved.at.timestamp_millis());
     let changes = matched.into_iter().filter(|row| !row.deleted).map(|row| Change {
         filter_id: row.filter_id,
         filter_name: row.name,
@@ -165,7 +191,7 @@ pub(super) async fn apply(
              ON CONFLICT ON CONSTRAINT endpoint_filter_counts_pkey DO UPDATE
                  SET endpoints = counts.endpoints + excluded.endpoints
          )
-         SELECT filter_id, endpoint_id, matches FROM moved",
+         SELECT filter_id, endpoint_id, matches, clock_timestamp() AS at FROM moved",
     );
     apply
         .bind(began.filter_ids)

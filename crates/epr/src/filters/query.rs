@@ -134,11 +134,11 @@ impl<C> Logic<C> {
         }
     }
 
-    fn any_condition(&self, is: &impl Fn(&C) -> bool) -> bool {
+    fn sum(&self, of: &impl Fn(&C) -> usize) -> usize {
         match self {
-            Self::All(parts) | Self::Any(parts) => parts.iter().any(|part| part.any_condition(is)),
-            Self::Not(part) => part.any_condition(is),
-            Self::Is(condition) => is(condition),
+            Self::All(parts) | Self::Any(parts) => parts.iter().map(|part| part.sum(of)).sum(),
+            Self::Not(part) => part.sum(of),
+            Self::Is(condition) => of(condition),
         }
     }
 }
@@ -147,12 +147,18 @@ impl Query {
     /// Whether SQL can only tell which endpoints may match: regular expressions are evaluated in memory, because PostgreSQL
     /// has another flavour of them.
     pub(super) fn has_regex(&self) -> bool {
+        self.regexes() > 0
+    }
+
+    /// How many regular expressions it holds.
+    pub(super) fn regexes(&self) -> usize {
+        let in_test = |test: &Test| usize::from(matches!(test, Test::Matches(_)));
         let in_entry = |condition: &EntryCondition| match condition {
-            EntryCondition::Key(test) | EntryCondition::Value(_, test) => matches!(test, Test::Matches(_)),
+            EntryCondition::Key(test) | EntryCondition::Value(_, test) => in_test(test),
         };
-        self.any_condition(&|condition| match condition {
-            Condition::AppVersion(test) => matches!(test, Test::Matches(_)),
-            Condition::Metadata(entry) => entry.any_condition(&in_entry),
+        self.sum(&|condition| match condition {
+            Condition::AppVersion(test) => in_test(test),
+            Condition::Metadata(entry) => entry.sum(&in_entry),
         })
     }
 }

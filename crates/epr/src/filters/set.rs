@@ -17,7 +17,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::definition::parse_sent;
-use super::query::{Query, REGEX_COMPILED_BYTES_MAX, REGEXES_MAX};
+use super::query::{Query, REGEX_COMPILED_BYTES_MAX};
 
 /// Compiled filters that are kept by the process, in bytes as estimated; the least used go first.
 const KEPT_BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -148,7 +148,7 @@ async fn load(
                 None
             }
         };
-        let regexes = query.as_ref().map_or(0, |query| if query.has_regex() { REGEXES_MAX } else { 0 });
+        let regexes = query.as_ref().map_or(0, Query::regexes);
         bytes += FILTER_BYTES + 4 * sent.len() + regexes * REGEX_COMPILED_BYTES_MAX;
         filters.push(Compiled { filter_id, name, query });
     }

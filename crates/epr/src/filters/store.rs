@@ -190,7 +190,8 @@ impl FilterStore {
                  version = version + 1, updated_at = clock_timestamp(),
                  status = CASE WHEN $5 THEN 'PENDING' ELSE status END,
                  looked_at_created_at = CASE WHEN NOT $5 THEN looked_at_created_at END,
-                 looked_at_endpoint_id = CASE WHEN NOT $5 THEN looked_at_endpoint_id END
+                 looked_at_endpoint_id = CASE WHEN NOT $5 THEN looked_at_endpoint_id END,
+                 step_endpoints = CASE WHEN NOT $5 THEN step_endpoints END
              WHERE filter_id = $1",
         )
         .bind(filter_id)

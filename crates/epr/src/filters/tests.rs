@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ids::{AppVersionName, ApplicationName, EndpointId, TenantId};
 use serde_json::{Map, Value, json};
-use sqlx::postgres::PgPoolOptions;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::types::Json;
 use sqlx::{PgConnection, PgPool};
 use testkit::Database;
@@ -25,7 +25,7 @@ const WAITING: &str =
     "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
 
 struct Bed {
-    _database: Database,
+    database: Database,
     pool: PgPool,
     store: FilterStore,
     steps: Steps,
@@ -39,7 +39,7 @@ impl Bed {
         let pool = PgPoolOptions::new().max_connections(24).connect(&database.url).await.unwrap();
         MIGRATOR.run(&pool).await.unwrap();
         Self {
-            _database: database,
+            database,
             store: FilterStore::new(pool.clone()),
             steps: Steps { pool: pool.clone(), batch_endpoints: BATCH },
             pool,
@@ -139,6 +139,7 @@ impl Bed {
                 Step::Looked(looked) => told.extend(spelled(&looked.changes)),
                 Step::Removed => {}
                 Step::Unreadable(filter_id, error) => panic!("{filter_id}: {error}"),
+                Step::Failed(filter_id, error) => panic!("{filter_id}: {error}"),
             }
         }
     }
@@ -396,6 +397,34 @@ async fn nothing_is_lost_while_all_changes_at_once() {
     for filter in filters {
         bed.assert_exact(filter).await;
     }
+}
+
+/// A filter whose steps take longer than the database allows, here because somebody keeps an endpoint locked.
+#[tokio::test]
+async fn a_filter_that_takes_too_long_holds_up_no_other_and_goes_on_in_shorter_steps() {
+    let bed = Bed::new().await;
+    bed.endpoints(20, |number| json!({"n": number})).await;
+    let slow = bed.create("slow", &json!({})).await;
+    let quick = bed.create("quick", &value(json!(19))).await;
+    let mut holder = bed.pool.begin().await.unwrap();
+    sqlx::query("SELECT FROM endpoints WHERE endpoint_id = 'e0' FOR UPDATE")
+        .execute(&mut *holder)
+        .await
+        .unwrap();
+    let impatient = bed.database.url.parse::<PgConnectOptions>().unwrap();
+    let impatient = impatient.options([("statement_timeout", "200ms")]);
+    let steps =
+        Steps { pool: PgPoolOptions::new().connect_with(impatient).await.unwrap(), batch_endpoints: 20 };
+    assert!(matches!(steps.next(&[]).await.unwrap(), Step::Failed(filter_id, _) if filter_id == slow));
+    while bed.status(quick).await.0 == Status::Pending {
+        assert!(matches!(steps.next(&[slow]).await.unwrap(), Step::Looked(_)));
+    }
+    let size = sqlx::query_scalar("SELECT step_endpoints FROM endpoint_filters WHERE filter_id = $1");
+    assert_eq!(size.bind(slow).fetch_one(&bed.pool).await.ok(), Some(2_i64));
+    holder.rollback().await.unwrap();
+    bed.settle().await;
+    bed.assert_exact(slow).await;
+    bed.assert_exact(quick).await;
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::patch::{self, PatchError};
 use super::{Limits, Metadata, check, check_key};
+use crate::filters::equal;
 
 /// A change of an endpoint's metadata.
 #[derive(Debug, Clone)]
@@ -55,7 +56,7 @@ impl Edit {
     }
 }
 
-/// What a change did, as 15/EME has it. Values are JSON texts.
+/// What a change did, as 15/EME has it. Values are JSON texts, and none is JSON null.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Difference {
     pub(crate) removed: BTreeMap<String, Option<String>>,
@@ -68,21 +69,23 @@ impl Difference {
         let mut difference = Self::default();
         for (key, old) in before {
             match after.get(key) {
-                None => drop(difference.removed.insert(key.clone(), Some(old.to_string()))),
-                Some(new) if new != old => {
-                    let values = MetadataKeyUpdatedDto {
-                        new_value: Some(new.to_string()),
-                        old_value: Some(old.to_string()),
-                    };
+                None => drop(difference.removed.insert(key.clone(), text(old))),
+                // As the database compares them: 1 is 1.0.
+                Some(new) if !equal(new, old) => {
+                    let values = MetadataKeyUpdatedDto { new_value: text(new), old_value: text(old) };
                     difference.updated.insert(key.clone(), values);
                 }
                 Some(_) => {}
             }
         }
         let added = after.iter().filter(|(key, _)| !before.contains_key(*key));
-        difference.added = added.map(|(key, value)| (key.clone(), Some(value.to_string()))).collect();
+        difference.added = added.map(|(key, value)| (key.clone(), text(value))).collect();
         difference
     }
+}
+
+fn text(value: &Value) -> Option<String> {
+    if value.is_null() { None } else { Some(value.to_string()) }
 }
 
 #[cfg(test)]
@@ -112,16 +115,18 @@ mod tests {
 
     #[test]
     fn a_difference_names_each_key_once_with_its_values() {
-        let before = object(json!({"a": 1, "b": null, "c": {"x": 1}}));
-        let after = object(json!({"b": null, "c": {"x": 2}, "d": null}));
+        let before = object(json!({"a": 1, "b": null, "c": {"x": 1}, "e": 1, "f": null}));
+        let after = object(json!({"b": null, "c": {"x": 2}, "d": null, "e": 1.0, "f": "null"}));
         let difference = Difference::between(&before, &after);
         assert_eq!(difference.removed, BTreeMap::from([("a".to_owned(), Some("1".to_owned()))]));
-        assert_eq!(difference.added, BTreeMap::from([("d".to_owned(), Some("null".to_owned()))]));
+        assert_eq!(difference.added, BTreeMap::from([("d".to_owned(), None)]));
         let values = MetadataKeyUpdatedDto {
             new_value: Some("{\"x\":2}".to_owned()),
             old_value: Some("{\"x\":1}".to_owned()),
         };
-        assert_eq!(difference.updated, BTreeMap::from([("c".to_owned(), values)]));
+        let from_null = MetadataKeyUpdatedDto { new_value: Some("\"null\"".to_owned()), old_value: None };
+        let updated = BTreeMap::from([("c".to_owned(), values), ("f".to_owned(), from_null)]);
+        assert_eq!(difference.updated, updated);
         assert_eq!(Difference::between(&after, &after), Difference::default());
     }
 }

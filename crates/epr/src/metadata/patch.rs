@@ -1,9 +1,10 @@
 //! JSON Patch (RFC 6902) on metadata.
 
-use json_patch::{PatchErrorKind, PatchOperation};
+use json_patch::{PatchErrorKind, PatchOperation, TestOperation};
 use serde_json::Value;
 
 use super::{Invalid, Limits, Metadata, check_bounds};
+use crate::filters::equal;
 
 /// Operations of one patch.
 pub(crate) const OPERATIONS_MAX: usize = 256;
@@ -45,10 +46,12 @@ pub(crate) fn apply(
 ) -> Result<Metadata, PatchError> {
     let mut document = Value::Object(metadata.clone());
     for (index, operation) in patch.iter().enumerate() {
-        json_patch::patch_unsafe(&mut document, std::slice::from_ref(operation)).map_err(|error| {
-            let path = error.path.as_str().chars().take(128).collect();
-            PatchError::Unfit { index, path, kind: error.kind }
-        })?;
+        if let PatchOperation::Test(wanted) = operation {
+            test(&document, wanted).map_err(|kind| unfit(index, wanted.path.as_str(), kind))?;
+            continue;
+        }
+        json_patch::patch_unsafe(&mut document, std::slice::from_ref(operation))
+            .map_err(|error| unfit(index, error.path.as_str(), error.kind))?;
         let Value::Object(metadata) = &document else {
             let message =
                 format!("operation {index} of the patch makes the metadata something else than an object");
@@ -63,6 +66,16 @@ pub(crate) fn apply(
         Value::Object(metadata) => Ok(metadata),
         _ => Err(PatchError::Malformed("the patch makes no object".to_owned())),
     }
+}
+
+/// Numbers are equal by their value (RFC 6902, section 4.6): 1 is 1.0.
+fn test(document: &Value, wanted: &TestOperation) -> Result<(), PatchErrorKind> {
+    let found = document.pointer(wanted.path.as_str()).ok_or(PatchErrorKind::InvalidPointer)?;
+    if equal(found, &wanted.value) { Ok(()) } else { Err(PatchErrorKind::TestFailed) }
+}
+
+fn unfit(index: usize, path: &str, kind: PatchErrorKind) -> PatchError {
+    PatchError::Unfit { index, path: path.chars().take(128).collect(), kind }
 }
 
 #[cfg(test)]
@@ -92,6 +105,18 @@ mod tests {
             {"op": "remove", "path": "/a"}, {"op": "test", "path": "/b", "value": []},
         ]);
         assert!(patched(before, failing).unwrap_err().contains("operation 1"));
+    }
+
+    #[test]
+    fn a_test_compares_values_and_not_spellings() {
+        let before = json!({"a": {"b/c~": [1.0, {"x": 2, "y": null}]}});
+        let test = |path: &str, value: Value| {
+            patched(before.clone(), json!([{"op": "test", "path": path, "value": value}])).is_ok()
+        };
+        assert!(test("/a/b~1c~0/0", json!(1)) && test("/a", json!({"b/c~": [1, {"y": null, "x": 2.0}]})));
+        assert!(test("", before.clone()));
+        assert!(!test("/a/b~1c~0/0", json!("1")) && !test("/a/b~1c~0/-", json!(1)));
+        assert!(!test("/z", Value::Null) && !test("/a/b~1c~0/00", json!(1)));
     }
 
     #[test]

@@ -223,12 +223,16 @@ pub(super) async fn keys(
 #[utoipa::path(
     get, path = "/epr/api/v1/applications/{applicationName}/metadata-keys", tag = "metadata",
     params(("applicationName" = String, Path, description = "The application's name.")),
-    responses((status = 200, body = BTreeMap<String, Vec<String>>)),
+    responses(
+        (status = 200, body = BTreeMap<String, Vec<String>>),
+        (status = 404, body = rest::ErrorBody, description = "No such application."),
+    ),
 )]
 pub(super) async fn keys_of_application(
     State(api): State<Api>,
     caller: Caller,
     Path(application): Path<ApplicationName>,
 ) -> Result<Json<BTreeMap<String, Vec<String>>>, Error> {
+    api.updates.check_application(&caller.tenant, &application).await?;
     Ok(Json(api.store.metadata_keys(&caller.tenant, &application).await?))
 }

@@ -11,7 +11,7 @@ use crate::domain::{Relation, RelationType};
 /// Relations in one request.
 const RELATIONS_MAX: usize = 1_000;
 
-/// The relations of an endpoint, in either direction.
+/// The relations of an endpoint, in either direction, with endpoints that the caller reaches.
 #[utoipa::path(
     get, path = "/epr/api/v1/endpoints/{endpointId}/relations", tag = "relations",
     params(
@@ -34,7 +34,15 @@ pub(super) async fn list(
     let found = api.store.belonging(&caller.tenant, &endpoint_id).await?;
     let unknown = || crate::error::Error::UnknownEndpoint(endpoint_id.clone());
     caller.check_application(&found.ok_or_else(unknown)?.0)?;
-    Ok(Json(api.store.relations(&caller.tenant, &endpoint_id, relation_type).await?))
+    let mut relations = api.store.relations(&caller.tenant, &endpoint_id, relation_type).await?;
+    if caller.applications().is_some() {
+        let applications = api.store.applications_of(&caller.tenant, &ends(&relations)).await?;
+        let reaches = |end: &EndpointId| {
+            applications.get(end).is_some_and(|application| caller.check_application(application).is_ok())
+        };
+        relations.retain(|relation| reaches(&relation.from) && reaches(&relation.to));
+    }
+    Ok(Json(relations))
 }
 
 /// Makes relations, up to 1000: all or none. Those that there are stay.
@@ -82,8 +90,10 @@ async fn admit(api: &Api, caller: &Caller, relations: &[Relation]) -> Result<(),
     if caller.applications().is_none() {
         return Ok(());
     }
-    let ends: Vec<EndpointId> =
-        relations.iter().flat_map(|relation| [relation.from.clone(), relation.to.clone()]).collect();
-    let applications = api.store.applications_of(&caller.tenant, &ends).await?;
+    let applications = api.store.applications_of(&caller.tenant, &ends(relations)).await?;
     applications.values().try_for_each(|application| caller.check_application(application))
+}
+
+fn ends(relations: &[Relation]) -> Vec<EndpointId> {
+    relations.iter().flat_map(|relation| [relation.from.clone(), relation.to.clone()]).collect()
 }

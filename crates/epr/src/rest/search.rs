@@ -207,6 +207,7 @@ pub(super) async fn run(api: &Api, caller: &Caller, search: Search) -> Result<En
             "offset must be {max} at most (epr.list_offset_max): go on with after, which takes `next` of the page before"
         )));
     }
+    let names_application = application.is_some();
     filter.applications = match application {
         Some(application) => {
             caller.check_application(&application)?;
@@ -217,9 +218,13 @@ pub(super) async fn run(api: &Api, caller: &Caller, search: Search) -> Result<En
     if let Some(filter_id) = filter_id {
         let matching = api.filters.store().active(&tenant, &filter_id).await?;
         caller.check_application(&matching.application)?;
+        // Only endpoints of the filter's application match: said so, the index of the application serves.
+        if !names_application {
+            filter.applications = Some(vec![matching.application.clone()]);
+        }
         filter.matching = Some(matching);
     }
-    let selected = api.store.endpoints(&tenant, &filter, &view).await?;
+    let selected = api.store.endpoints(&tenant, &filter, &view, api.list_metadata_bytes_max).await?;
     let mut content = selected.endpoints;
     if view.with_filters {
         let ids: Vec<String> = content.iter().map(|endpoint| endpoint.endpoint_id.clone()).collect();

@@ -1,8 +1,9 @@
 //! Lists of endpoints.
 
+use futures::TryStreamExt as _;
 use ids::{ApplicationName, EndpointId, TenantId};
 use sqlx::types::Json;
-use sqlx::{Postgres, QueryBuilder};
+use sqlx::{FromRow as _, Postgres, QueryBuilder, Row as _, ValueRef as _};
 
 use super::{EndpointRow, Store};
 use crate::domain::Endpoint;
@@ -21,16 +22,20 @@ pub(crate) struct Selected {
 }
 
 impl Store {
-    /// A page of the tenant's endpoints.
+    /// A page of the tenant's endpoints. Refused when their metadata have more than `bytes_max` bytes: the page is made in
+    /// memory.
     pub(crate) async fn endpoints(
         &self,
         tenant: &TenantId,
         filter: &Filter,
         view: &View,
+        bytes_max: usize,
     ) -> Result<Selected, Error> {
         let mut count = QueryBuilder::<Postgres>::new("SELECT count(*) FROM endpoints");
         restrict(&mut count, tenant, filter);
-        let total: i64 = count.build_query_scalar().fetch_one(&self.pool).await.map_err(regex_refused)?;
+        // Planned for its values: what is right for a rare one is a scan for a frequent one.
+        let count = count.build_query_scalar().persistent(false);
+        let total: i64 = count.fetch_one(&self.pool).await.map_err(regex_refused)?;
 
         let mut select = QueryBuilder::<Postgres>::new(
             "SELECT endpoint_id, app_version_name, app_version_registered_at, created_at, endpoint_group, ",
@@ -56,9 +61,24 @@ impl Store {
         });
         // One more than asked for tells whether there is a next page.
         select.push(" OFFSET ").push_bind(view.offset).push(" LIMIT ").push_bind(view.limit + 1);
-        let mut rows: Vec<EndpointRow> =
-            select.build_query_as().fetch_all(&self.pool).await.map_err(regex_refused)?;
         let limit = usize::try_from(view.limit).unwrap_or(usize::MAX);
+        let mut rows: Vec<EndpointRow> = Vec::new();
+        let mut bytes = 0;
+        let mut found = select.build().persistent(false).fetch(&self.pool);
+        while let Some(row) = found.try_next().await.map_err(regex_refused)? {
+            let metadata = row.try_get_raw("metadata")?;
+            if !metadata.is_null() && rows.len() < limit {
+                bytes += metadata.as_bytes().map_err(sqlx::Error::Decode)?.len();
+            }
+            if bytes > bytes_max {
+                return Err(Error::Refused(format!(
+                    "the metadata of {} endpoints have more than {bytes_max} bytes (epr.list_metadata_bytes_max): ask \
+                     for fewer endpoints at once (limit), or leave out include=metadata",
+                    rows.len() + 1
+                )));
+            }
+            rows.push(EndpointRow::from_row(&row)?);
+        }
         let more = rows.len() > limit;
         rows.truncate(limit);
         let next = match rows.last() {

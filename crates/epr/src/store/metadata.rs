@@ -96,10 +96,11 @@ impl Locked {
         connection: &mut PgConnection,
         metadata: &Metadata,
     ) -> Result<Option<Written>, Error> {
-        // The clock is read while the row is locked, so that the times of one endpoint's changes are in their order.
+        // The clock is read while the row is locked, so that the times of one endpoint's changes are in their order, and
+        // also differ in milliseconds, which events have, and if the clock goes back.
         let row: Option<(Json<Metadata>, i64, DateTime<Utc>)> = sqlx::query_as(
             "UPDATE endpoints SET metadata = $2, metadata_version = nextval('metadata_versions'),
-                 metadata_updated_at = clock_timestamp()
+                 metadata_updated_at = greatest(clock_timestamp(), metadata_updated_at + interval '1 millisecond')
              WHERE endpoint_id = $1 AND metadata IS DISTINCT FROM $2
              RETURNING metadata, metadata_version, metadata_updated_at",
         )

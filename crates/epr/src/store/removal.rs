@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use ids::{AppVersionName, ApplicationName, EndpointId, TenantId};
-use sqlx::{Connection as _, FromRow, PgConnection};
+use sqlx::{Connection as _, FromRow, PgConnection, Postgres, QueryBuilder};
 
 use super::Store;
 use crate::error::Error;
@@ -23,6 +23,8 @@ pub(crate) struct Doomed {
     pub(crate) application: ApplicationName,
     pub(crate) app_version: AppVersionName,
     pub(crate) deleted_at: DateTime<Utc>,
+    /// Until when nobody else goes on with the deletion. Whoever has this time has the deletion in hand.
+    pub(crate) due_at: DateTime<Utc>,
 }
 
 /// What the order to delete an endpoint found.
@@ -55,6 +57,7 @@ struct DoomedRow {
     application_name: String,
     app_version_name: String,
     deleted_at: DateTime<Utc>,
+    due_at: DateTime<Utc>,
 }
 
 impl TryFrom<DoomedRow> for Doomed {
@@ -67,13 +70,15 @@ impl TryFrom<DoomedRow> for Doomed {
             application: ApplicationName::parse(&row.application_name)?,
             app_version: AppVersionName::parse(&row.app_version_name)?,
             deleted_at: row.deleted_at,
+            due_at: row.due_at,
         })
     }
 }
 
 impl Store {
     /// Hides an endpoint for ever, with its relations and matches. If whoever asks does not go on with the deletion,
-    /// somebody else does after `due`.
+    /// somebody else does after `due`. Refused while somebody goes on with it: what `cm` is asked twice at once, it might
+    /// do the second time when the id is another endpoint's already.
     pub(crate) async fn mark(
         &self,
         tenant: &TenantId,
@@ -82,8 +87,8 @@ impl Store {
     ) -> Result<Marked, Error> {
         let mut connection = self.pool.acquire().await?;
         let mut transaction = connection.begin().await?;
-        let row: Option<(bool,)> = sqlx::query_as(
-            "SELECT deleted_at IS NULL FROM endpoints
+        let row: Option<(bool, bool)> = sqlx::query_as(
+            "SELECT deleted_at IS NULL, coalesce(deletion_due_at > now(), false) FROM endpoints
              WHERE endpoint_id = $1 AND tenant_id = $2 AND (registered_at IS NOT NULL OR deleted_at IS NOT NULL)
              FOR UPDATE",
         )
@@ -91,7 +96,7 @@ impl Store {
         .bind(tenant.as_str())
         .fetch_optional(&mut *transaction)
         .await?;
-        let Some((visible,)) = row else {
+        let Some((visible, held)) = row else {
             drop(transaction);
             return if is_remembered(&mut connection, tenant, endpoint_id).await? {
                 Ok(Marked::Gone)
@@ -99,13 +104,17 @@ impl Store {
                 Err(Error::UnknownEndpoint(endpoint_id.clone()))
             };
         };
+        if held {
+            return Err(Error::Deleting(endpoint_id.clone()));
+        }
         // The version of the service before this one takes over no reservation without end.
         let row: DoomedRow = sqlx::query_as(
             "UPDATE endpoints SET registered_at = NULL, reserved_until = 'infinity',
                  deleted_at = coalesce(deleted_at, clock_timestamp()),
                  deletion_due_at = now() + make_interval(secs => $2)
              WHERE endpoint_id = $1
-             RETURNING endpoint_id, tenant_id, application_name, app_version_name, deleted_at",
+             RETURNING endpoint_id, tenant_id, application_name, app_version_name, deleted_at,
+                 deletion_due_at AS due_at",
         )
         .bind(endpoint_id.as_str())
         .bind(due.as_secs_f64())
@@ -120,12 +129,32 @@ impl Store {
         Ok(Marked::Hidden(Doomed::try_from(row)?, changes))
     }
 
-    /// Removes a hidden endpoint. `None`: somebody else has done it.
+    /// Keeps a deletion in hand for longer, or lets others go on with it after that time. False: somebody else does.
+    pub(crate) async fn hold(&self, doomed: &mut Doomed, hold: Duration) -> Result<bool, Error> {
+        let due_at: Option<DateTime<Utc>> = sqlx::query_scalar(
+            "UPDATE endpoints SET deletion_due_at = now() + make_interval(secs => $4)
+             WHERE endpoint_id = $1 AND deleted_at = $2 AND deletion_due_at = $3 RETURNING deletion_due_at",
+        )
+        .bind(doomed.endpoint_id.as_str())
+        .bind(doomed.deleted_at)
+        .bind(doomed.due_at)
+        .bind(hold.as_secs_f64())
+        .fetch_optional(&self.pool)
+        .await?;
+        doomed.due_at = due_at.unwrap_or(doomed.due_at);
+        Ok(due_at.is_some())
+    }
+
+    /// Removes a hidden endpoint. `None`: somebody else has done it, and the id may be another endpoint's since, which
+    /// may even be going itself: each deletion has a time of its own.
     pub(crate) async fn remove(&self, doomed: &Doomed) -> Result<Option<()>, Error> {
         let mut connection = self.pool.acquire().await?;
         let mut transaction = connection.begin().await?;
-        let removed = sqlx::query("DELETE FROM endpoints WHERE endpoint_id = $1 AND deleted_at IS NOT NULL");
-        let removed = removed.bind(doomed.endpoint_id.as_str()).execute(&mut *transaction).await?;
+        let removed = sqlx::query("DELETE FROM endpoints WHERE endpoint_id = $1 AND deleted_at = $2")
+            .bind(doomed.endpoint_id.as_str())
+            .bind(doomed.deleted_at)
+            .execute(&mut *transaction)
+            .await?;
         if removed.rows_affected() == 0 {
             return Ok(None);
         }
@@ -158,7 +187,8 @@ impl Store {
                  SELECT endpoint_id FROM endpoints WHERE deleted_at IS NOT NULL AND deletion_due_at <= now()
                  ORDER BY deletion_due_at LIMIT $1 FOR UPDATE SKIP LOCKED
              )
-             RETURNING endpoint_id, tenant_id, application_name, app_version_name, deleted_at",
+             RETURNING endpoint_id, tenant_id, application_name, app_version_name, deleted_at,
+                 deletion_due_at AS due_at",
         )
         .bind(most)
         .bind(hold.as_secs_f64())
@@ -197,19 +227,35 @@ impl Store {
 
     /// Some of the endpoints that an order still has to delete.
     pub(crate) async fn to_purge(&self, order: &PurgeOrder, most: i64) -> Result<Vec<EndpointId>, Error> {
-        let ids: Vec<String> = sqlx::query_scalar(
-            "SELECT endpoint_id FROM endpoints
-             WHERE registered_at IS NOT NULL AND tenant_id = $1 AND ($2::text IS NULL OR application_name = $2)
-                 AND created_at <= $3
-             ORDER BY created_at, endpoint_id LIMIT $4",
-        )
-        .bind(order.purge.tenant.as_str())
-        .bind(order.purge.application.as_ref().map(ApplicationName::as_str))
-        .bind(order.requested_at)
-        .bind(most)
-        .fetch_all(&self.pool)
-        .await?;
+        let mut select = QueryBuilder::<Postgres>::new(
+            "SELECT endpoint_id FROM endpoints WHERE registered_at IS NOT NULL AND tenant_id = ",
+        );
+        select.push_bind(order.purge.tenant.as_str());
+        if let Some(application) = &order.purge.application {
+            select.push(" AND application_name = ").push_bind(application.as_str());
+        }
+        select.push(" AND created_at <= ").push_bind(order.requested_at);
+        select.push(" ORDER BY created_at, endpoint_id LIMIT ").push_bind(most);
+        let ids: Vec<String> = select.build_query_scalar().fetch_all(&self.pool).await?;
         ids.iter().map(|id| Ok(EndpointId::parse(id)?)).collect()
+    }
+
+    /// Hides ids that an order has to delete and that were reserved by registrations which never came to their end: their
+    /// tokens go too, and they are free for others again. Returns how many.
+    pub(crate) async fn hide_abandoned(&self, order: &PurgeOrder, most: i64) -> Result<u64, Error> {
+        let mut update = QueryBuilder::<Postgres>::new(
+            "UPDATE endpoints SET reserved_until = 'infinity', deleted_at = clock_timestamp(), deletion_due_at = now()
+             WHERE endpoint_id IN (
+                 SELECT endpoint_id FROM endpoints
+                 WHERE registered_at IS NULL AND deleted_at IS NULL AND reserved_until < now() AND tenant_id = ",
+        );
+        update.push_bind(order.purge.tenant.as_str());
+        if let Some(application) = &order.purge.application {
+            update.push(" AND application_name = ").push_bind(application.as_str());
+        }
+        update.push(" AND created_at <= ").push_bind(order.requested_at);
+        update.push(" LIMIT ").push_bind(most).push(" FOR UPDATE SKIP LOCKED)");
+        Ok(update.build().execute(&self.pool).await?.rows_affected())
     }
 
     /// An order is done. One that was given again meanwhile is not.
@@ -252,8 +298,8 @@ impl Store {
         let mut connection = self.pool.acquire().await?;
         let mut transaction = connection.begin().await?;
         let rows: Vec<DoomedRow> = sqlx::query_as(
-            "SELECT endpoint_id, tenant_id, application_name, app_version_name, deleted_at FROM deleted_endpoints
-             WHERE announce_at <= now() ORDER BY announce_at LIMIT $1 FOR UPDATE SKIP LOCKED",
+            "SELECT endpoint_id, tenant_id, application_name, app_version_name, deleted_at, announce_at AS due_at
+             FROM deleted_endpoints WHERE announce_at <= now() ORDER BY announce_at LIMIT $1 FOR UPDATE SKIP LOCKED",
         )
         .bind(most)
         .fetch_all(&mut *transaction)
@@ -297,4 +343,43 @@ async fn forget_relations(connection: &mut PgConnection, endpoint_id: &EndpointI
         .execute(connection)
         .await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::MIGRATOR;
+    use sqlx::PgPool;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    #[tokio::test]
+    async fn a_late_step_of_one_deletion_does_not_touch_the_next() {
+        let database = testkit::database().await;
+        let pool = PgPool::connect(&database.url).await.unwrap();
+        MIGRATOR.run(&pool).await.unwrap();
+        sqlx::query(
+            "INSERT INTO endpoints (endpoint_id, tenant_id, application_name, app_version_name,
+                 app_version_registered_at, created_at, registered_at, registration_id, reserved_until)
+             VALUES ('e', 'acme', 'app', 'app-v1', now(), now(), now(), gen_random_uuid(), now())",
+        )
+        .execute(&pool)
+        .await
+        .unwrap();
+        let store = Store::new(pool.clone());
+        let (tenant, endpoint_id) = (TenantId::parse("acme").unwrap(), EndpointId::parse("e").unwrap());
+        let mark = async || store.mark(&tenant, &endpoint_id, HOUR).await;
+        let Ok(Marked::Hidden(mut first, _)) = mark().await else { panic!("it is there") };
+        assert!(matches!(mark().await, Err(Error::Deleting(_))), "somebody goes on with it");
+        let mut slow = first.clone();
+        assert!(store.hold(&mut first, Duration::ZERO).await.unwrap(), "it is left to others");
+        assert!(!store.hold(&mut slow, HOUR).await.unwrap(), "it is in another hand");
+        assert!(matches!(mark().await, Ok(Marked::Hidden(..))));
+        // Gone, registered anew, and going again.
+        sqlx::query("UPDATE endpoints SET deleted_at = clock_timestamp()").execute(&pool).await.unwrap();
+        assert_eq!(store.remove(&first).await.unwrap(), None);
+        let left = sqlx::query_scalar("SELECT count(*) FROM endpoints").fetch_one(&pool).await;
+        assert_eq!(left.ok(), Some(1_i64));
+        assert!(matches!(mark().await, Err(Error::Deleting(_))), "the new deletion is not hurried");
+    }
 }

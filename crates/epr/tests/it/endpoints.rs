@@ -153,6 +153,27 @@ async fn lists_are_searched_by_metadata() {
 }
 
 #[tokio::test]
+async fn a_page_of_large_metadata_is_refused_and_a_smaller_one_is_not() {
+    let limits = [("epr.metadata_bytes_max", "200"), ("epr.list_metadata_bytes_max", "400")];
+    let (bed, _tekton) = start(&limits).await;
+    let _cm = PlayedCm::start(&bed, Cm::Makes).await;
+    for id in ["a", "b", "c"] {
+        register(&bed, "app-v1", id, json!({"note": "x".repeat(180)})).await;
+    }
+    let rest = bed.rest(ACME);
+    assert_eq!(ids(&rest.get(ENDPOINTS).await.expect(200)), ["a", "b", "c"]);
+    let message = rest.get(&format!("{ENDPOINTS}?include=metadata")).await.refused(400);
+    assert!(message.contains("epr.list_metadata_bytes_max") && message.contains("limit"), "{message}");
+    let list = rest.get(&format!("{ENDPOINTS}?include=metadata&limit=2")).await.expect(200);
+    assert_eq!(ids(&list), ["a", "b"]);
+    // What is short for the caller may be long in the database.
+    let numbers = json!({"n": vec![1e300; 20]});
+    let message = rest.put(&format!("{ENDPOINTS}/a/metadata"), &numbers).await.refused(400);
+    assert!(message.contains("epr.metadata_bytes_max"), "{message}");
+    bed.stop().await;
+}
+
+#[tokio::test]
 async fn a_list_is_walked_through_by_its_cursor_in_both_directions() {
     let (bed, _tekton) = start(&[("epr.list_offset_max", "1000")]).await;
     // Several of the same moment: the cursor is the moment and the id.

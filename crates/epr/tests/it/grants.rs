@@ -6,7 +6,7 @@ use ism::auth::{AUTHENTICATE_REQUEST, AuthenticationRequest, AuthenticationRespo
 use serde_json::json;
 use testbed::{ACME, Responder, Tenant, Testbed};
 
-use crate::{Cm, ENDPOINTS, PlayedCm, ids, register, start};
+use crate::{Cm, ENDPOINTS, PlayedCm, execute, ids, register, start};
 
 /// Operates the application `app`, and sees `more`.
 const GRANTED: Tenant = Tenant { id: "acme", api_key: "key-of-somebody-with-grants" };
@@ -38,7 +38,12 @@ async fn a_grant_reaches_its_application_and_no_further() {
     let _tm = play_tm(&bed).await;
     register(&bed, "app-v1", "a", json!({"x": 1})).await;
     register(&bed, "more-v1", "m", json!({"x": 1})).await;
+    register(&bed, "app-v1", "t", json!({})).await;
+    let relations = ["m", "t"].map(|to| json!({"type": "contains", "from": "a", "to": to}));
+    bed.rest(ACME).put("/epr/api/v1/relations/link", &json!(relations)).await.expect(204);
+    execute(&bed, "UPDATE epr.endpoints SET application_name = 'third' WHERE endpoint_id = 't'").await;
     let rest = bed.rest(GRANTED);
+    assert_eq!(rest.get(&format!("{ENDPOINTS}/a/relations")).await.expect(200), json!([relations[0]]));
     assert_eq!(ids(&rest.get(ENDPOINTS).await.expect(200)), ["a", "m"]);
     assert_eq!(ids(&rest.get(&format!("{ENDPOINTS}?applicationName=app")).await.expect(200)), ["a"]);
     rest.get(&format!("{ENDPOINTS}?applicationName=third")).await.refused(403);
@@ -71,7 +76,7 @@ async fn a_grant_reaches_its_application_and_no_further() {
     assert_eq!((&deleted["deletedCount"], &deleted["failed"][0]["statusCode"]), (&json!(1), &json!(403)));
     rest.delete(&format!("{ENDPOINTS}/a")).await.expect(204);
     rest.delete(&format!("{ENDPOINTS}/n")).await.expect(204);
-    assert_eq!(ids(&bed.rest(ACME).get(ENDPOINTS).await.expect(200)), ["m"]);
+    assert_eq!(ids(&bed.rest(ACME).get(ENDPOINTS).await.expect(200)), ["m", "t"]);
     bed.rest(Tenant { id: "acme", api_key: "nobody-has-this-key" }).get(ENDPOINTS).await.refused(401);
     bed.stop().await;
 }

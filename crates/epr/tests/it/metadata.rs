@@ -1,6 +1,6 @@
 //! Metadata over REST.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ism::eme::{MetadataKeyUpdatedDto, MetadataUpdatedEvent};
 use reqwest::Method;
@@ -47,8 +47,7 @@ async fn metadata_are_read_replaced_patched_and_changed_key_by_key() {
     assert_eq!(subject, "kaa.v1.events.epr.endpoint.metadata.updated");
     assert_eq!((event.endpoint_id.as_str(), event.app_version_name.as_str()), ("e", "app-v1"));
     assert_eq!((&event.removed, &event.added), (&map(&[("a", "1")]), &map(&[("c", "[1.5]")])));
-    let values =
-        MetadataKeyUpdatedDto { new_value: Some("2".to_owned()), old_value: Some("null".to_owned()) };
+    let values = MetadataKeyUpdatedDto { new_value: Some("2".to_owned()), old_value: None };
     assert_eq!(event.updated, BTreeMap::from([("b".to_owned(), values)]));
 
     // What changes nothing is announced to nobody and has the same tag.
@@ -67,7 +66,7 @@ async fn metadata_are_read_replaced_patched_and_changed_key_by_key() {
     assert!(rest.get(&path("metadata/c")).await.refused(404).contains("metadata key c"));
     assert_eq!(rest.get(&path("metadata-keys")).await.expect(200), json!(["d"]));
     let (_, event) = events.next::<MetadataUpdatedEvent>().await;
-    assert_eq!(event.updated["d"].new_value.as_deref(), Some("null"));
+    assert_eq!(event.updated["d"].new_value.as_deref(), None);
     assert_eq!(events.next::<MetadataUpdatedEvent>().await.1.removed, map(&[("c", "[1.5]")]));
     bed.stop().await;
 }
@@ -159,9 +158,12 @@ async fn concurrent_changes_lose_nothing() {
     counted.sort_unstable();
     assert_eq!(counted, (0..50).collect::<Vec<_>>());
     assert_eq!(metadata.as_object().unwrap().len(), 26);
+    // Whoever hears of them in another order than they happened can put them in order.
+    let mut times = BTreeSet::new();
     for _ in 0..75 {
-        events.next::<MetadataUpdatedEvent>().await;
+        times.insert(events.next::<MetadataUpdatedEvent>().await.1.timestamp);
     }
+    assert_eq!(times.len(), 75);
     bed.stop().await;
 }
 
@@ -186,7 +188,6 @@ async fn the_keys_of_an_application_follow_its_endpoints() {
     assert_eq!(keys(&bed).await, json!({"app-v1": ["b"], "app-v2": ["b", "c", "d"]}));
     rest.delete(&format!("{ENDPOINTS}/f")).await.expect(204);
     assert_eq!(keys(&bed).await, json!({"app-v2": ["b", "c", "d"]}));
-    let other = bed.rest(OTHER).get("/epr/api/v1/applications/app/metadata-keys").await.expect(200);
-    assert_eq!(other, json!({}));
+    bed.rest(OTHER).get("/epr/api/v1/applications/app/metadata-keys").await.refused(404);
     bed.stop().await;
 }

@@ -144,7 +144,8 @@ impl Sink {
     /// Whether the client can learn why its connection ends only from what was just sent. When it goes on sending, its
     /// system may throw that away with the connection before it was read.
     fn must_be_heard_before(&self, reason: CloseReason) -> bool {
-        matches!(self, Self::V3(_)) && matches!(reason, CloseReason::Undelivered | CloseReason::Unauthenticated)
+        matches!(self, Self::V3(_))
+            && matches!(reason, CloseReason::Undelivered | CloseReason::Unauthenticated)
     }
 
     fn is_open(&self) -> bool {

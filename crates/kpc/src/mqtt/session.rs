@@ -193,7 +193,8 @@ struct Newcoming {
 /// Reads user name and password; what is no login is only counted.
 fn login(local: &Local, username: Option<&str>, password: Option<&[u8]>) -> Result<Option<Login>, Refusal> {
     let login = Login::read(username, password)?;
-    let has_shown = username.is_some_and(|name| !name.is_empty()) || password.is_some_and(|it| !it.is_empty());
+    let has_shown =
+        username.is_some_and(|name| !name.is_empty()) || password.is_some_and(|it| !it.is_empty());
     if login.is_none() && has_shown {
         local.gateway.metrics.authentication("basic", "ignored");
     }

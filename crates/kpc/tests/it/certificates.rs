@@ -162,3 +162,24 @@ async fn a_certificate_that_was_revoked_while_nats_was_away_ends_its_session_aft
     assert_eq!(goes.next_or_end().await, Some(Packet::Disconnect { code: 0x98 }));
     assert!(stays.is_silent().await);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn guessing_passwords_keeps_out_nobody_with_a_certificate() {
+    let world = World::new().await;
+    let ca = authority("acme");
+    let ccm = Ccm::start(&world).await;
+    ccm.trust(&ca);
+    let _logins = Logins::start(&world, &["good"]).await;
+    let served = Served::new();
+    let limits = [
+        ("kpc.throttle.failed_logins_per_minute_per_address", "1"),
+        ("kpc.throttle.block_first_s", "600"),
+        ("kpc.throttle.block_max_s", "600"),
+    ];
+    let _gate = served.gate(&world, &limits).await;
+    assert_eq!(code(&connect(&served, None, Some("bad@acme")).await.1), 0x86);
+    assert_eq!(code(&connect(&served, None, Some("good@acme")).await.1), 0x9F);
+    let identity = device(&ca, |_| {});
+    assert_eq!(code(&connect(&served, Some(&identity), None).await.1), 0);
+    assert_eq!(code(&connect(&served, Some(&identity), Some("good@acme")).await.1), 0x9F);
+}

@@ -6,7 +6,7 @@ use std::time::Duration;
 use testkit::eventually;
 
 use crate::ccm::{Logins, code, log_in, try_log_in, will};
-use crate::client::{Client, Packet, text};
+use crate::client::{Client, Packet, Will, text};
 use crate::world::World;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -29,9 +29,11 @@ async fn a_login_is_checked_and_each_refusal_has_its_code() {
             assert_eq!(code(&answer), expected, "MQTT {version}: {name} {password}");
         }
         let asked = logins.questions.load(Ordering::SeqCst);
-        let mut refused = Client::open(gate.mqtt, version).await;
-        let answer = refused.say_connect("", Some(b"good"), Some(b"secret"), None).await.unwrap();
-        assert_eq!(code(&answer), codes[1], "no tenant");
+        for tenant in ["good@", "good@AC ME", "@acme"] {
+            let mut refused = Client::open(gate.mqtt, version).await;
+            let answer = refused.say_connect("", Some(tenant.as_bytes()), Some(b"secret"), None).await;
+            assert_eq!(code(&answer.unwrap()), codes[1], "{tenant}");
+        }
         let mut refused = Client::open(gate.mqtt, version).await;
         let answer = refused.say_connect("", Some(b"good@acme"), None, None).await.unwrap();
         assert_eq!(code(&answer), codes[1], "no password");
@@ -49,6 +51,102 @@ async fn a_login_is_checked_and_each_refusal_has_its_code() {
     assert_eq!(code(&try_log_in(gate.mqtt, 4, "", "good", "secret").await.1), 3);
     // Clients without credentials need no register.
     Client::connect(gate.mqtt, 4, "").await;
+}
+
+/// Many libraries and examples send some user name.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_name_that_names_no_tenant_is_as_good_as_none() {
+    let world = World::new().await;
+    let gate = world.gate(&[]).await;
+    let logins = Logins::start(&world, &["good"]).await;
+    let connect = async |version, username: &[u8], password: Option<&[u8]>| {
+        let mut client = Client::open(gate.mqtt, version).await;
+        let answer = client.say_connect("", Some(username), password, None).await.unwrap();
+        assert_eq!(code(&answer), 0, "{username:?} {password:?}");
+        client
+    };
+    for (username, password) in
+        [(&b"good"[..], Some(&b"secret"[..])), (b"user", None), (b"", Some(b"")), (b"u", Some(b"\xFF"))]
+    {
+        for version in [4, 5] {
+            let mut client = connect(version, username, password).await;
+            let id = client.publish("kp1/demo-v1/echo/t1/json", "x", 1).await;
+            assert_eq!(client.acknowledged(id).await, 0);
+        }
+    }
+    // Where a login is required it is none.
+    world
+        .configure("umbrella", None, r#"{"transports":{"mqtt":{"tcp":{"basic-auth":{"required":true}}}}}"#)
+        .await;
+    let mut client = connect(5, b"good", Some(b"secret")).await;
+    client.publish("kp1/other-v1/echo/t1/json", "x", 1).await;
+    assert!(client.message("kp1/other-v1/echo/t1/json/error").await.contains("401"));
+    assert_eq!(client.next_or_end().await, Some(Packet::Disconnect { code: 0x87 }));
+    assert_eq!(logins.questions.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_takes_over_a_client_by_writing_its_sessions_name() {
+    let world = World::new().await;
+    let gate = world.gate(&[]).await;
+    let _logins = Logins::start(&world, &["good"]).await;
+    let mut known = log_in(gate.mqtt, 5, "same", "good").await;
+    let long = "x".repeat(1_025);
+    for (version, refused) in [(4, 2), (5, 0x85)] {
+        for client_id in ["acme\0same", "same\0"] {
+            let mut stranger = Client::open(gate.mqtt, version).await;
+            let answer = stranger.say_connect(client_id, None, None, None).await;
+            assert!(answer.is_none_or(|answer| code(&answer) > 0));
+        }
+        let (_, answer) = Client::try_connect(gate.mqtt, version, &long, None).await;
+        assert_eq!(code(&answer), refused);
+    }
+    assert!(known.is_silent().await);
+    Client::connect(gate.mqtt, 4, &long[1..]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_for_its_turn_when_credentials_are_revoked_is_not_taken() {
+    let world = World::new().await;
+    let gate = world.gate(&[("kpc.limits.in_flight_per_connection", "1")]).await;
+    let logins = Logins::start(&world, &["one", "two"]).await;
+    for version in [4, 5] {
+        logins.set("one", 200);
+        let mut client = log_in(gate.mqtt, version, "c", "one").await;
+        client.publish("kp1/demo-v1/echo/t1/gate", format!("first {version}"), 1).await;
+        client.publish("kp1/demo-v1/echo/t1/json", format!("second {version}"), 1).await;
+        world.extension.has(&format!("first {version}")).await;
+        logins.revoke(&world, "one").await;
+        while !matches!(client.next_or_end().await, None | Some(Packet::Disconnect { .. })) {}
+        world.extension.gate.notify_one();
+    }
+    let mut other = log_in(gate.mqtt, 5, "other", "two").await;
+    for number in 0..10 {
+        let id = other.publish("kp1/demo-v1/echo/t2/json", format!("{number}"), 1).await;
+        assert_eq!(other.acknowledged(id).await, 0);
+    }
+    let received = world.extension.received.lock().await;
+    assert!(!received.iter().any(|data| data.payload.starts_with(b"second")), "{received:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn credentials_that_are_revoked_while_a_will_waits_end_it() {
+    let world = World::new().await;
+    let gate = world.gate(&[]).await;
+    let logins = Logins::start(&world, &["one", "two"]).await;
+    let leave = async |name: &str, delay_s| {
+        let mut client = Client::open(gate.mqtt, 5).await;
+        let last = Some(Will { delay_s, ..will("kp1/demo-v1/echo/t1/json", name).unwrap() });
+        let username = format!("{name}@acme");
+        let answer = client.say_connect(name, Some(username.as_bytes()), Some(b"secret"), last).await;
+        assert_eq!(code(&answer.unwrap()), 0);
+    };
+    leave("one", 1).await;
+    logins.revoke(&world, "one").await;
+    // Sent later than the other would have been.
+    leave("two", 2).await;
+    world.extension.has("two").await;
+    assert_eq!(world.extension.count().await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,5 +1,8 @@
 //! What a client may not do, and that it hurts nobody else.
 
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+
 use crate::client::{Client, Packet};
 use crate::http::post;
 use crate::world::{Gate, World};
@@ -113,6 +116,51 @@ async fn without_negative_acknowledgements_what_is_over_a_limit_ends_the_connect
     assert!(client.message("kp1/demo-v1/echo/t4/json/error").await.contains("429"));
     client.ping().await;
     client.wait(|packet| *packet == Packet::PingResp).await;
+}
+
+/// An `/error` is no use to a client whose system throws it away with the connection, because it went on sending.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_sends_on_learns_why_its_connection_ends() {
+    let world = World::new().await;
+    let gate = world.gate(&[("kpc.deadline_ms", "500")]).await;
+    for round in 0..2 {
+        let stream = TcpStream::connect(("127.0.0.1", gate.mqtt)).await.unwrap().into_std().unwrap();
+        let mut sender = TcpStream::from_std(stream.try_clone().unwrap()).unwrap();
+        let mut client = Client::over(TcpStream::from_std(stream).unwrap(), 4).hello("c").await;
+        client.publish("kp1/demo-v1/echo/t1/silent/1", "x", 1).await;
+        let sending = tokio::spawn(async move {
+            let message = [b"\x30\x32\x00\x18kp1/demo-v1/echo/t1/json", &[b'x'; 24][..]].concat();
+            while sender.write_all(&message).await.is_ok() {}
+        });
+        // Not acknowledged, for the connection may have ended by now.
+        let error = client
+            .wait(|packet| matches!(packet, Packet::Publish { topic, .. } if topic.ends_with("/1/error")));
+        let Packet::Publish { payload, .. } = error.await else { unreachable!("it was waited for") };
+        assert!(String::from_utf8_lossy(&payload).contains("504"), "{round}: {payload:?}");
+        sending.await.unwrap();
+    }
+}
+
+/// CONNECT is kept until it is whole, and comes from anybody.
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_makes_the_gateway_keep_a_long_connect() {
+    let world = World::new().await;
+    let gate = world.gate(&[("kpc.mqtt.connect_timeout_s", "600")]).await;
+    for version in [4, 5] {
+        let mut client = Client::open(gate.mqtt, version).await;
+        // One of 200,000 bytes; it is refused for its length alone.
+        client.send(&[0x10, 0xC0, 0x9A, 0x0C, 0, 4, b'M', b'Q', b'T', b'T', version, 2, 0, 60]).await;
+        assert!(
+            client
+                .next_or_end()
+                .await
+                .is_none_or(|packet| matches!(packet, Packet::ConnAck { code: 1.., .. }))
+        );
+        // What is longer than that may be sent afterwards.
+        let mut client = Client::connect(gate.mqtt, version, "").await;
+        let id = client.publish("kp1/demo-v1/echo/t1/json", "x".repeat(900_000), 1).await;
+        assert_eq!(client.acknowledged(id).await, 0);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

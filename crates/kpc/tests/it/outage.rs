@@ -59,3 +59,17 @@ async fn sessions_with_good_tokens_outlive_nats() {
         assert!(client.is_silent().await);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_switch_that_is_turned_on_while_nats_is_away_is_enforced_after_it() {
+    let mut world = World::new().await;
+    let gate = world.gate(&[]).await;
+    let mut client = Client::connect(gate.mqtt, 5, "c").await;
+    let id = client.publish("kp1/demo-v1/echo/t1/json", "x", 1).await;
+    assert_eq!(client.acknowledged(id).await, 0);
+    world.nats.kill();
+    // No event tells of it.
+    world.set("acme", r#"{"transports":{"mqtt":{"tcp":{"basic-auth":{"required":true}}}}}"#);
+    world.nats.restart().await;
+    assert_eq!(client.next_or_end().await, Some(Packet::Disconnect { code: 0x87 }));
+}

@@ -117,10 +117,14 @@ impl World {
         Platform::start(&settings, &[entry::<Kpc>()], &["kpc"], None).await.unwrap()
     }
 
+    /// Changes the gateway's settings of a tenant or a version, and tells nobody.
+    pub(crate) fn set(&self, key: &str, settings: &str) {
+        self.settings.lock().unwrap().insert(key.to_owned(), settings.to_owned());
+    }
+
     /// Changes the gateway's settings of a tenant, or of a version of its application `demo`, and says so.
     pub(crate) async fn configure(&self, tenant: &str, app_version: Option<&str>, settings: &str) {
-        let key = app_version.unwrap_or(tenant).to_owned();
-        self.settings.lock().unwrap().insert(key, settings.to_owned());
+        self.set(app_version.unwrap_or(tenant), settings);
         let event = BroadcastConfigurationUpdateEvent {
             correlation_id: "change".to_owned(),
             timestamp: now_ms(),

@@ -98,3 +98,30 @@ async fn what_answers_nothing_is_unmatched() {
     let (push, late) = tokio::time::timeout(Duration::from_secs(10), received).await.unwrap();
     assert_eq!((&push[..], &late[..]), (&b"push"[..], &b"late"[..]));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_answers_in_another_protocol_or_finds_a_number_by_counting() {
+    let (nats, _platform, context) = start().await;
+    let client = nats.client().await;
+    let mut requests = client.subscribe("asked").await.unwrap();
+    client.flush().await.unwrap();
+    let asking = {
+        let requester = context.requester().clone();
+        let payload = request(1).encode();
+        tokio::spawn(async move {
+            requester.request("asked".into(), ANSWER, payload, None, Duration::from_secs(10)).await
+        })
+    };
+    let reply = requests.next().await.unwrap().reply.unwrap();
+    let slot = ism::subject::parse_reply(&reply).unwrap().slot;
+    let other = Message { protocol: "runtime", message_type: "answer" };
+    client.publish(other.reply(context.replica(), slot), Bytes::from_static(b"forged")).await.unwrap();
+    for guess in
+        (1..100).chain(slot.saturating_sub(100)..slot).chain(slot.saturating_add(1)..slot.saturating_add(100))
+    {
+        client.publish(ANSWER.reply(context.replica(), guess), Bytes::from_static(b"forged")).await.unwrap();
+    }
+    client.publish(reply, Bytes::from_static(b"true")).await.unwrap();
+    assert_eq!(asking.await.unwrap().unwrap().payload, "true");
+    assert!(slot > 1_000_000, "{slot}");
+}
