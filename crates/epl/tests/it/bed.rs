@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use epl::Epl;
@@ -133,12 +134,15 @@ impl Bed {
     }
 }
 
+/// Whoever has taken something to tell and is cut off from the database keeps it for a minute: longer than that.
+const TOLD_WITHIN: Duration = Duration::from_secs(90);
+
 pub(crate) async fn shows(world: &Shared, endpoint: &str, is_connected: bool, at_ms: i64) {
     let expected = BTreeMap::from([
         ("connected".to_owned(), json!(is_connected)),
         ("stateUpdateTs".to_owned(), json!(iso8601(at_ms))),
     ]);
-    eventually(&format!("{endpoint} has {expected:?}"), PATIENCE, async || {
+    eventually(&format!("{endpoint} has {expected:?}"), TOLD_WITHIN, async || {
         (world.lock().metadata.get(endpoint) == Some(&expected)).then_some(())
     })
     .await;
@@ -146,7 +150,7 @@ pub(crate) async fn shows(world: &Shared, endpoint: &str, is_connected: bool, at
 
 pub(crate) async fn has_points(world: &Shared, endpoint: &str, points: &[(i64, i64)]) {
     let points: BTreeMap<i64, i64> = points.iter().copied().collect();
-    eventually(&format!("{endpoint} has the points {points:?}"), PATIENCE, async || {
+    eventually(&format!("{endpoint} has the points {points:?}"), TOLD_WITHIN, async || {
         (world.lock().points.get(endpoint) == Some(&points)).then_some(())
     })
     .await;
