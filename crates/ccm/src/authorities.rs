@@ -1,5 +1,7 @@
 //! Tenants' certificate authorities, own and foreign.
 
+use std::time::Duration;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use ids::TenantId;
 use uuid::Uuid;
@@ -17,6 +19,9 @@ pub(crate) struct RegistrationCode {
     pub(crate) code: String,
     pub(crate) valid_until: DateTime<Utc>,
 }
+
+/// Gateways read the authorities again a tenth of a second after they are told.
+const GATEWAYS_LEARN_WITHIN: Duration = Duration::from_secs(1);
 
 impl Registry {
     /// The tenant's code for the registration of foreign authorities.
@@ -43,14 +48,14 @@ impl Registry {
         check_possession(&certificate, &Certificate::from_pem(proof)?, &codes, now)?;
         let id = Uuid::now_v7();
         self.store.create_foreign(change, NewForeign { id, certificate: &certificate }).await?;
-        self.announcer.announce().await;
+        self.introduce_authority().await;
         self.store.authority(change.tenant, id).await
     }
 
     /// Makes another authority of the tenant's own: from now on it issues the tenant's certificates.
     pub(crate) async fn make_authority(&self, change: Change<'_>) -> Result<Authority, Error> {
         let made = self.new_authority(change, None).await?;
-        self.announcer.announce().await;
+        self.introduce_authority().await;
         self.store.authority(change.tenant, made.authority_id).await
     }
 
@@ -67,7 +72,16 @@ impl Registry {
         if let Some(suspended) = self.store.suspended_own(change.tenant).await? {
             return Err(Error::AuthoritySuspended(suspended));
         }
-        self.new_authority(change, Some(until)).await
+        let made = self.new_authority(change, Some(until)).await?;
+        self.introduce_authority().await;
+        Ok(made)
+    }
+
+    /// Tells gateways of a new authority and gives them the time to read it: whoever connects as soon as he has his first
+    /// certificate must not meet one that does not trust it yet.
+    async fn introduce_authority(&self) {
+        self.announcer.announce().await;
+        tokio::time::sleep(GATEWAYS_LEARN_WITHIN).await;
     }
 
     async fn new_authority(
