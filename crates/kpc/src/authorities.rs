@@ -36,6 +36,8 @@ const PAGE_TIMEOUT: Duration = Duration::from_secs(5);
 const READ_AGAIN: Duration = Duration::from_secs(60);
 /// After a failure they are read again after this time.
 const RETRY: Duration = Duration::from_secs(1);
+/// Failures in a row before it is worth a warning: when all services start together, `ccm` is often the later one.
+const WARN_AFTER: u32 = 5;
 /// Changes that come within this time are read together.
 const GATHER: Duration = Duration::from_millis(50);
 
@@ -66,16 +68,17 @@ impl Authorities {
     /// Keeps the authorities as `ccm` has them, until the service stops.
     pub(crate) async fn follow(&self, context: &Context) {
         let stopping = context.stopping();
-        let mut is_away = false;
+        let mut failures: u32 = 0;
         loop {
             let pause = match self.read(context).await {
                 Ok(count) => {
                     tracing::debug!(count, "read the clients' certificate authorities");
-                    is_away = false;
+                    failures = 0;
                     READ_AGAIN
                 }
                 Err(error) => {
-                    if !std::mem::replace(&mut is_away, true) {
+                    failures = failures.saturating_add(1);
+                    if failures == WARN_AFTER {
                         tracing::warn!(
                             error = format!("{error:#}"),
                             "the clients' certificate authorities cannot be read: those that are known stay"

@@ -1,13 +1,13 @@
 //! A provider on real NATS: its bounds, deadlines and end.
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use async_nats::Subscriber;
 use futures::StreamExt as _;
-use ids::InstanceName;
+use ids::{InstanceName, ReplicaId};
 use ism::Record as _;
-use ism::endpoints::{EndpointGetRequest, EndpointGetResponse, GET_REQUEST};
+use ism::endpoints::{EndpointGetRequest, EndpointGetResponse, GET_REQUEST, GET_RESPONSE};
 use provider::{Provider, serve};
 use runtime::{Context, Service};
 use serde::Deserialize;
@@ -33,7 +33,7 @@ macro_rules! held_service {
             type Config = NoConfig;
 
             fn subjects() -> runtime::Subjects {
-                runtime::Subjects::new()
+                runtime::Subjects::new().serves(GET_REQUEST).answers(GET_RESPONSE)
             }
 
             async fn start(_: NoConfig, context: Context) -> anyhow::Result<()> {
@@ -84,8 +84,12 @@ impl Drop for Running {
     }
 }
 
+static SLOT: AtomicU64 = AtomicU64::new(1);
+
 async fn send(bed: &Testbed, service: &str, correlation_id: &str, timeout_ms: i64) -> Subscriber {
-    let inbox = bed.client.new_inbox();
+    // As a service of the platform asks: the provider may answer only to subjects of that form.
+    let replica = ReplicaId::parse("test-0").unwrap();
+    let inbox = GET_RESPONSE.reply(&replica, SLOT.fetch_add(1, Ordering::Relaxed));
     let answers = bed.client.subscribe(inbox.clone()).await.unwrap();
     let request = EndpointGetRequest {
         correlation_id: correlation_id.to_owned(),
