@@ -35,7 +35,7 @@ type SessionRow = (Uuid, Uuid, i32, DateTime<Utc>);
 impl Store {
     /// Begins a session with its first token, and tells when that expires; none when the user's tokens have another
     /// version by now, or there is no such user: the password was changed, the user disabled or deleted meanwhile. The
-    /// lock on the user's row makes such a change wait, and then it ends this session too. The user's oldest sessions
+    /// lock on the user's row makes such a change wait, and then it ends the new session too. The user's oldest sessions
     /// above the limit end.
     pub(crate) async fn begin_session(
         &self,

@@ -26,7 +26,7 @@ async fn a_token_is_good_for_one_use() {
     assert_ne!(first, second);
     let third = token(&refresh(&bed, "acme", &second).await.expect(200));
 
-    // Whoever shows a used one may have stolen it: nobody goes on with this session.
+    // Whoever shows a used one may have stolen it: nobody goes on with that session.
     assert_eq!(refresh(&bed, "acme", &first).await.expect(400)["error"], "invalid_grant");
     refresh(&bed, "acme", &third).await.expect(400);
     refresh(&bed, "acme", "guess").await.expect(400);
