@@ -13,6 +13,7 @@ PAHO_2=2.2.0
 PAHO_1=1.6.1
 PYJWT=2.15.1
 CRYPTOGRAPHY=50.0.2
+AWSIOTSDK=1.31.0
 MQTT_JS=5.16.0
 POSTGRESQL_MIN=15
 
@@ -69,6 +70,12 @@ if [ "$purpose" = test ]; then
     have npm || need npm
 fi
 have_postgresql || need postgresql-common
+# The broker that commands are compared with.
+without_service=
+if [ "$purpose" = bench ] && ! have mosquitto && ! [ -x /usr/sbin/mosquitto ]; then
+    need mosquitto
+    without_service=mosquitto
+fi
 
 if [ -n "$missing" ]; then
     have apt-get || fail "missing:$missing; install them with the package manager of this system"
@@ -78,6 +85,11 @@ if [ -n "$missing" ]; then
     # The list is meant to be split into words.
     # shellcheck disable=SC2086
     apt install -y --no-install-recommends $missing
+    # Debian starts what it installs; this one is started by those who need it.
+    if [ -n "$without_service" ] && have systemctl; then
+        say "turning the service $without_service off: only its program is needed"
+        as_root systemctl disable --now "$without_service" >/dev/null 2>&1 || true
+    fi
 fi
 
 if ! have_postgresql; then
@@ -126,7 +138,8 @@ if [ ! -x "$tools/bin/nats-server" ]; then
 fi
 
 if [ "$purpose" = test ]; then
-    install_python_packages "pytest==$PYTEST" "paho-mqtt==$PAHO_2" "PyJWT==$PYJWT" "cryptography==$CRYPTOGRAPHY"
+    install_python_packages "pytest==$PYTEST" "paho-mqtt==$PAHO_2" "PyJWT==$PYJWT" "cryptography==$CRYPTOGRAPHY" \
+        "awsiotsdk==$AWSIOTSDK"
     # The clients of Kaa's tutorials were written for paho-mqtt 1, which cannot be beside version 2.
     if [ ! -d "$tools/paho1/paho_mqtt-$PAHO_1.dist-info" ]; then
         say "installing Python packages into .tools/paho1: paho-mqtt==$PAHO_1"

@@ -13,17 +13,20 @@ from processes import Supervised, accepts, eventually, free_ports, postgres_prog
 from rest import Api, request
 
 # Every service but the gateway.
-SERVICES = ("tm", "tekton", "epr", "cm", "ccm", "epts", "dcx", "epmx", "epl")
+SERVICES = ("tm", "tekton", "epr", "cm", "ccm", "epts", "dcx", "epmx", "epl", "cex")
 # Who else has a NATS user: the edge of every process, the gateway, and an extension that a test starts.
 OTHER_USERS = ("edge", "kpc", "echo")
 DATABASE_USER = "postgres"
 
 
 class Cluster:
-    """nats-server, PostgreSQL, and one `bandar run` for each service and each replica of the gateway."""
+    """nats-server, PostgreSQL, and one `bandar run` for each service and each replica of the gateway.
 
-    def __init__(self, directory, gateways=1):
+    `replicas` says of which services there are several; the ingress leads to the first."""
+
+    def __init__(self, directory, gateways=1, replicas=None):
         self.directory = directory
+        self.replicas = replicas or {}
         self.processes = {}
         self._ingress = None
         try:
@@ -40,7 +43,9 @@ class Cluster:
         self.data = self.directory / "data"
         self.data.mkdir()
         (self.data / "credentials.json").write_text(json.dumps({"tenant": "e2e", "apiKey": key}))
-        nats_port, self.database_port, ingress_port, *ports = free_ports(3 + len(SERVICES) + 2 * gateways)
+        nats_port, self.database_port, ingress_port, *ports = free_ports(
+            3 + len(self._service_processes()) + 2 * gateways
+        )
         self._start_nats(nats_port)
         self._start_postgres(self.database_port)
 
@@ -64,10 +69,10 @@ class Cluster:
             },
         }
         self.http_ports = {}
-        for service in SERVICES:
-            self.http_ports[service] = ports.pop()
+        for name, service in self._service_processes():
+            self.http_ports[name] = ports.pop()
             self._start_service(
-                service, service, self.http_ports[service], {**environment, **own.get(service, {})}
+                name, service, self.http_ports[name], {**environment, **own.get(service, {})}
             )
         self.mqtt_ports = []
         for name in ["kpc", *(f"kpc-{index}" for index in range(1, gateways))]:
@@ -91,6 +96,14 @@ class Cluster:
         self.api = Api(self.http, key)
         for name, port in self.http_ports.items():
             eventually(f"{name} is ready", lambda port=port: self._is_ready(port), within=60)
+
+    def _service_processes(self):
+        """(name of the process, service) of each replica."""
+        return [
+            (service if index == 0 else f"{service}-{index}", service)
+            for service in SERVICES
+            for index in range(self.replicas.get(service, 1))
+        ]
 
     @staticmethod
     def _is_ready(port):

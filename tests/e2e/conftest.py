@@ -43,7 +43,7 @@ class Up:
 
     def __init__(self, directory):
         data, log = directory / "data", directory / "bandar.log"
-        any_port = ["--listen-http", "127.0.0.1:0", "--listen-mqtt", "127.0.0.1:0"]
+        any_port = ["--listen-http", "127.0.0.1:0", "--listen-mqtt", "127.0.0.1:0", "--tls-port", "0"]
         environment = {"BANDAR_NATS_SERVER": nats_server()}
         self.process = spawn([bandar(), "up", "--data", data, *any_port], log, environment=environment)
         try:
@@ -53,6 +53,7 @@ class Up:
             self.mqtt_tls_port = port_of(running["mqttTls"])
             self.mqtt_ws_port = port_of(running["mqttWs"])
             self.mqtt_wss_port = port_of(running["mqttWss"])
+            self.tls_port = port_of(running["tlsPort"])
             self.root_certificate = running["rootCertificate"]
             eventually(
                 "bandar up is ready", lambda: request("GET", f"{self.http}/ready").status == 200, within=60

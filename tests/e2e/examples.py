@@ -76,6 +76,29 @@ EXAMPLES = {
         "query": {"fromDate": "1970-01-01T00:00:00Z", "toDate": "now"}
     },
     "GET /epts/api/v1/time-series/config": {"query": {"applicationNames": "{appName}"}},
+    # cex: without waiting, as no device answers
+    "POST /cex/api/v1/endpoints/{endpointId}/commands/{commandType}": {
+        "query": {"awaitTimeout": "0"},
+        "body": {"n": 1},
+    },
+    "GET /cex/api/v1/applications/{applicationName}/events": {"query": {"duration": "0"}},
+    "GET /cex/api/v1/endpoints/commands": {"query": {"endpointId": "{endpointId}"}},
+    "POST /cex/api/v1/endpoints/commands/last": {"body": {"endpointIds": ["{endpointId}"]}},
+    "POST /cex/api/v1/endpoints/commands/{commandType}/batch": {
+        "query": {"filterId": "{filterId}"},
+        "body": {"n": 1},
+    },
+    "POST /cex/api/v1/endpoints/commands/{commandType}/batch/by-filter": {
+        "query": {"filterId": "{filterId}", "ratePerSecond": "1"},
+        "body": {"n": 1},
+    },
+    "POST /cex/api/v1/endpoints/commands/{commandType}/batch/by-endpoints": {
+        "body": {"payload": {"n": 1}, "endpointIds": ["{endpointId}"]}
+    },
+    "GET /cex/api/v1/endpoints/commands/batch/tasks": {"query": {"appName": "{appName}"}},
+    "GET /cex/api/v1/endpoints/commands/batch/tasks/{taskId}": {"query": {"appName": "{appName}"}},
+    "GET /cex/api/v1/endpoints/commands/batch/tasks/{taskId}/results": {"query": {"appName": "{appName}"}},
+    "DELETE /cex/api/v1/endpoints/commands/batch/tasks/{taskId}": {"query": {"appName": "{appName}"}},
     # tm
     "POST /api/v2/tenants": {"body": {"tenantId": "{newTenantId}"}},
     "PUT /api/v2/tenants/{tenantId}": {"body": {"name": "walk"}},

@@ -62,7 +62,7 @@ def test_operators_see_the_state(platform, path):
     assert path != "/metrics" or "bandar_" in body
 
 
-@pytest.mark.parametrize("service", ["tekton", "epr", "cm", "ccm", "tm", "epts", "epl", "kpc"])
+@pytest.mark.parametrize("service", ["tekton", "epr", "cm", "ccm", "tm", "epts", "epl", "cex", "kpc"])
 def test_each_service_documents_its_api(platform, service):
     status, body = curl(f"{platform.http}/{service}/api/v1/openapi.json")
     assert status == 200

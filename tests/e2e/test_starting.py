@@ -42,6 +42,7 @@ def test_a_gateway_that_starts(cluster, end):
         ("cm", f"/cm/api/v1/endpoints/{ABSENT}/tokens"),
         ("ccm", "/ccm/api/v1/basic-credentials"),
         ("epl", f"/epl/api/v1/endpoints/{ABSENT}/connectivity"),
+        ("cex", f"/cex/api/v1/endpoints/{ABSENT}/commands/reboot/1"),
         ("tm", "/tm/api/v1/me"),
     ],
 )

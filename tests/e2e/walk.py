@@ -10,7 +10,18 @@ from processes import eventually
 from tenants import PASSWORD, as_user, create_key, create_tenant, create_user
 
 # What changes by being looked at, or by itself.
-PASSING = {"lastUsedAt", "lastUseDate", "lastLoginDate", "announcedDate", "registrationCode", "validUntil"}
+PASSING = {
+    "lastUsedAt",
+    "lastUseDate",
+    "lastLoginDate",
+    "announcedDate",
+    "registrationCode",
+    "validUntil",
+    "attempts",
+}
+
+# Names that say nothing of a tenant.
+UNTELLING = {"key", "name", "commandId"}
 
 
 class World:
@@ -71,7 +82,15 @@ class World:
             ],
         )
         tokens = self.admin.call("GET", f"/cm/api/v1/endpoints/{endpoint.id}/tokens", expect=200)
+        # No device answers: it stays outstanding.
+        invoked = f"/cex/api/v1/endpoints/{endpoint.id}/commands/{self.mark}"
+        query = {"awaitTimeout": "0", "commandTtl": "3600000"}
+        command = self.admin.call("POST", invoked, expect=202, query=query, body={"name": self.mark})
         return {
+            # As the other tasks are those of epr.
+            "batch/tasks/{taskId}": self._commanded(spare),
+            "commandType": self.mark,
+            "commandId": str(command["commandId"]),
             "endpointId": endpoint.id,
             "spareEndpointId": spare.id,
             "doomedEndpointId": doomed.id,
@@ -80,6 +99,20 @@ class World:
             "filterId": filter_id,
             "taskId": task,
         }
+
+    def _commanded(self, endpoint):
+        """The path of a batch of commands that goes on, as no device answers."""
+        batches = f"/cex/api/v1/endpoints/commands/{self.mark}/batch/by-endpoints"
+        body = {"payload": {"name": self.mark}, "endpointIds": [endpoint.id]}
+        query = {"commandTtl": "3600000"}
+        task = self.admin.call("POST", batches, expect=202, query=query, body=body)["taskId"]
+        path = f"/cex/api/v1/endpoints/commands/batch/tasks/{task}"
+        query = {"appName": self.application.name}
+        eventually(
+            "the command is invoked",
+            lambda: self.admin.call("GET", path, expect=200, query=query)["notInvokedCount"] == 0,
+        )
+        return f"batch/tasks/{task}"
 
     def _is_known(self, endpoint):
         path = f"/epl/api/v1/endpoints/{endpoint.id}/connectivity"
@@ -126,19 +159,19 @@ class World:
             if operation.method == "GET" and operation.scope not in ("public", "platform"):
                 answer = self.ask(self.admin, operation)
                 assert answer.status == 200, f"{operation}: {answer.status} {answer.body}"
-                seen[str(operation)] = _lasting(answer.json()) if _is_json(answer) else answer.body
+                seen[str(operation)] = _lasting(answer.json()) if _is_json(answer) else _text(answer)
         return seen
 
     def leaks(self, request, answer):
         """What of the tenant is in an answer and was not in the request."""
         asked, told = json.dumps(request), answer.body.decode()
-        ids = [name.rpartition("/")[2] for place, name in self.names.items() if place not in ("key", "name")]
+        ids = [name.rpartition("/")[2] for place, name in self.names.items() if place not in UNTELLING]
         return [name for name in [self.mark, *ids] if name in told and name not in asked]
 
     def names_something(self, request):
         """Whether a request names anything of the tenant."""
         asked = json.dumps(request)
-        ids = [name.rpartition("/")[2] for place, name in self.names.items() if place not in ("key", "name")]
+        ids = [name.rpartition("/")[2] for place, name in self.names.items() if place not in UNTELLING]
         return any(name in asked for name in ids)
 
     def a_user(self, **rights):
@@ -149,6 +182,12 @@ class World:
 
 def _is_json(answer):
     return re.match(r"application/(.+\+)?json", answer.headers.get("Content-Type", ""))
+
+
+def _text(answer):
+    # A feed begins with where it is, which passes.
+    is_feed = answer.headers.get("Content-Type", "").startswith("text/event-stream")
+    return b"" if is_feed else answer.body
 
 
 def _lasting(value):

@@ -57,6 +57,10 @@ pub(crate) struct Up {
     /// it has port 0.
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub(crate) listen_mqtt: Option<SocketAddr>,
+    /// One more port, usually 443, that serves all that is served over TLS: MQTT, HTTPS and WebSocket, by what the client
+    /// offers in its TLS handshake (ALPN). For devices behind firewalls that let no other port out. 0 takes a free port.
+    #[arg(long, value_name = "PORT")]
+    pub(crate) tls_port: Option<u16>,
     /// An extension service of your own that joins the platform: gets a NATS user, written to DIR/extensions/NAME.env.
     /// May be repeated; those of earlier starts are kept.
     #[arg(long = "extension", value_name = "NAME")]

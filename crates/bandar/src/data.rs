@@ -80,6 +80,9 @@ pub(crate) struct Running {
     /// The same over TLS: `wss://host:port/mqtt`.
     #[serde(default)]
     pub(crate) mqtt_wss: String,
+    /// The single TLS port: `host:port`, from this machine; none when there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) tls_port: Option<String>,
     /// The certificate by which the platform's own is verified.
     #[serde(default)]
     pub(crate) root_certificate: PathBuf,

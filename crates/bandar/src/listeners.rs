@@ -15,6 +15,8 @@ pub(crate) struct Listeners {
     mqtt_tls: SocketAddr,
     mqtt_ws: SocketAddr,
     mqtt_wss: SocketAddr,
+    /// All of TLS at one port.
+    tls_port: Option<SocketAddr>,
 }
 
 /// As much of the section `[http]` as is asked for here.
@@ -36,6 +38,7 @@ struct Listen {
 #[serde(default)]
 struct Kpc {
     mqtt: Mqtt,
+    tls_port: Listen,
 }
 
 #[derive(Default, Deserialize)]
@@ -48,22 +51,26 @@ struct Mqtt {
 }
 
 impl Listeners {
-    /// Reads them from the configuration. For port 0 a free one is chosen here, so that it can be told.
-    pub(crate) fn of(given: &Settings) -> anyhow::Result<Self> {
+    /// Reads them from the configuration. For port 0 a free one is chosen here, so that it can be told. `tls_port` is what the
+    /// command line says of the single TLS port.
+    pub(crate) fn of(given: &Settings, tls_port: Option<u16>) -> anyhow::Result<Self> {
         let http: Http = given.section("http").map_err(Faults)?;
-        let Kpc { mqtt } = given.section("kpc").map_err(Faults)?;
+        let Kpc { mqtt, tls_port: single } = given.section("kpc").map_err(Faults)?;
         // Who says where the plain one is served, says it for the others too: what is kept to this machine stays there.
         let chosen = |key: &str, listen: Option<SocketAddr>, plain: Option<SocketAddr>, port: u16| {
             let ip = plain.map_or(Ipv4Addr::UNSPECIFIED.into(), |plain| plain.ip());
             let port = if plain.is_some_and(|plain| plain.port() == 0) { 0 } else { port };
             with_port(key, listen.unwrap_or(SocketAddr::new(ip, port)))
         };
+        let ip = mqtt.listen.map_or(Ipv4Addr::UNSPECIFIED.into(), |plain| plain.ip());
+        let single = tls_port.map(|port| SocketAddr::new(ip, port)).or(single.listen);
         Ok(Self {
             https: chosen("http.tls.listen", http.tls.listen, http.listen, 8443)?,
             mqtt: chosen("kpc.mqtt.listen", mqtt.listen, None, 1883)?,
             mqtt_tls: chosen("kpc.mqtt.tls.listen", mqtt.tls.listen, mqtt.listen, 8883)?,
             mqtt_ws: chosen("kpc.mqtt.ws.listen", mqtt.ws.listen, mqtt.listen, 8083)?,
             mqtt_wss: chosen("kpc.mqtt.wss.listen", mqtt.wss.listen, mqtt.listen, 8084)?,
+            tls_port: single.map(|listen| with_port("kpc.tls_port.listen", listen)).transpose()?,
         })
     }
 
@@ -76,7 +83,8 @@ impl Listeners {
             ("kpc.mqtt.ws.listen", self.mqtt_ws),
             ("kpc.mqtt.wss.listen", self.mqtt_wss),
         ];
-        all.into_iter().map(|(key, listen)| (key.to_owned(), listen.to_string())).collect()
+        let single = self.tls_port.map(|listen| ("kpc.tls_port.listen", listen));
+        all.into_iter().chain(single).map(|(key, listen)| (key.to_owned(), listen.to_string())).collect()
     }
 
     /// Where the platform is reached from this machine.
@@ -89,6 +97,7 @@ impl Listeners {
             mqtt_tls: from_here(self.mqtt_tls).to_string(),
             mqtt_ws: format!("ws://{}/mqtt", from_here(self.mqtt_ws)),
             mqtt_wss: format!("wss://{}/mqtt", from_here(self.mqtt_wss)),
+            tls_port: self.tls_port.map(|listen| from_here(listen).to_string()),
             root_certificate: data.path().join("tls/ca.pem"),
         }
     }
@@ -128,11 +137,12 @@ mod tests {
     fn what_is_not_given_follows_the_plain_one() {
         let listeners = |given: &[(&str, &str)]| {
             let given = given.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
-            Listeners::of(&Settings::from_layers(None, Vec::new(), given.collect())).unwrap()
+            Listeners::of(&Settings::from_layers(None, Vec::new(), given.collect()), None).unwrap()
         };
         let defaults = listeners(&[]);
         assert_eq!(defaults.mqtt_tls.to_string(), "0.0.0.0:8883");
         assert_eq!(defaults.https.to_string(), "0.0.0.0:8443");
+        assert_eq!(defaults.tls_port, None);
         let local =
             listeners(&[("kpc.mqtt.listen", "127.0.0.1:0"), ("kpc.mqtt.ws.listen", "127.0.0.1:8000")]);
         assert_eq!(local.mqtt_ws.to_string(), "127.0.0.1:8000");
@@ -143,5 +153,23 @@ mod tests {
         assert_eq!(local.mqtt_tls.to_string(), "0.0.0.0:8883");
         let local = listeners(&[("http.listen", "127.0.0.1:0")]);
         assert!(local.https.ip().is_loopback() && ![0, 8443].contains(&local.https.port()));
+    }
+
+    #[test]
+    fn the_single_port_is_where_mqtt_is_unless_it_is_given() {
+        let single = |given: &[(&str, &str)], port| {
+            let given = given.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+            let settings = Settings::from_layers(None, Vec::new(), given.collect());
+            let listeners = Listeners::of(&settings, port).unwrap();
+            let set = listeners.settings().into_iter().find(|(key, _)| key == "kpc.tls_port.listen");
+            set.map(|(_, listen)| listen)
+        };
+        assert_eq!(single(&[], None), None);
+        assert_eq!(single(&[], Some(443)).unwrap(), "0.0.0.0:443");
+        assert_eq!(single(&[("kpc.mqtt.listen", "127.0.0.1:0")], Some(443)).unwrap(), "127.0.0.1:443");
+        let given = [("kpc.tls_port.listen", "192.0.2.7:443")];
+        assert_eq!(single(&given, None).unwrap(), "192.0.2.7:443");
+        assert_eq!(single(&given, Some(8_444)).unwrap(), "0.0.0.0:8444");
+        assert_ne!(single(&[], Some(0)).unwrap(), "0.0.0.0:0");
     }
 }

@@ -6,6 +6,7 @@ use runtime::{Entry, entry};
 pub(crate) fn all() -> Vec<Entry> {
     vec![
         entry::<kpc::Kpc>(),
+        entry::<cex::Cex>(),
         entry::<dcx::Dcx>(),
         entry::<epmx::Epmx>(),
         entry::<epl::Epl>(),

@@ -19,7 +19,7 @@ type Overrides = Vec<(String, String)>;
 pub(crate) async fn up(arguments: Up) -> anyhow::Result<()> {
     let given = load(&arguments, Vec::new());
     check_early(&arguments, &given)?;
-    let listeners = Listeners::of(&given)?;
+    let listeners = Listeners::of(&given, arguments.tls_port)?;
     crate::limits::raise_open_files();
     let telemetry = install_telemetry(&given)?;
     let data = DataDir::open(&arguments.data.path)?;
@@ -203,6 +203,9 @@ fn welcome(running: &Running, data: &DataDir, new: Option<&Credentials>) -> Stri
         running.mqtt_ws,
         running.mqtt_wss,
     );
+    if let Some(tls_port) = &running.tls_port {
+        text.push_str(&format!("  all over TLS at one port: {tls_port}\n"));
+    }
     match new {
         Some(credentials) => text.push_str(&format!(
             "Made for you, shown once, kept in {}:\n  tenant {}, user {}, password {}\n  API key {}\n",

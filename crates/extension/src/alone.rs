@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use runtime::{Context, Platform, Service, Settings, Subjects, entry, telemetry};
 
-use crate::{Extension, Limits, registration, serve};
+use crate::{Extension, Limits, registration, serve, topics};
 
 /// An extension without settings of its own, as a service.
 struct Alone<E>(std::marker::PhantomData<E>);
@@ -15,7 +15,8 @@ impl<E: Extension + Default> Service for Alone<E> {
     type Config = NoConfig;
 
     fn subjects() -> Subjects {
-        registration::subjects()
+        let own = registration::subjects();
+        if E::TOPICS.is_empty() { own } else { topics::topic_subjects(own) }
     }
 
     async fn start(_config: NoConfig, context: Context) -> anyhow::Result<()> {

@@ -26,6 +26,9 @@ pub struct Message {
     pub payload: Bytes,
     /// After this the device no longer waits.
     pub deadline: Instant,
+    /// How long the device likes to wait for something to tell, if there is nothing yet (HTTP `Prefer: wait=N`, bounded by the
+    /// gateway). The deadline is later by so much: an extension that waits answers when this has passed.
+    pub prefer_wait: Option<Duration>,
     /// The gateway replica that the message came through.
     pub gateway: Option<ReplicaId>,
     pub(crate) parameters: Parameters,

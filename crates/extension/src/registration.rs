@@ -43,6 +43,9 @@ pub struct Registration {
     /// Larger payloads are refused by the gateway with 413.
     #[serde(default)]
     pub max_payload_bytes: Option<usize>,
+    /// Patterns of topics outside of 1/KP, such as `cmd/{thing}/req`.
+    #[serde(default)]
+    pub topics: Vec<String>,
 }
 
 /// What an extension needs on NATS: devices' messages, answers, pushes and its registration.
@@ -50,10 +53,11 @@ pub struct Registration {
 pub fn subjects() -> Subjects {
     Subjects::new()
         .serves(CLIENT_DATA)
-        .answers(EXTENSION_DATA)
-        .tells(EXTENSION_DATA)
+        // Not at RFC 4's own subjects: there everybody could answer and push as any extension.
+        .answers_in_own_name(EXTENSION_DATA)
+        .tells_in_own_name(EXTENSION_DATA)
         // Not all of the protocol: that would be what every other extension answers and pushes.
-        .asks_for(instance::KPC, EXTENSION_DATA, DELIVERY_REPORT)
+        .asks_in_own_name(instance::KPC, EXTENSION_DATA, DELIVERY_REPORT)
         // Nothing that answers with the bytes that the asker himself has put: see above.
         .publishes(format!("$JS.API.STREAM.MSG.GET.KV_{BUCKET}"))
         .publishes(key("<own>"))

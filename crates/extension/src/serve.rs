@@ -9,18 +9,19 @@ use futures::FutureExt as _;
 use ids::{AppVersionName, CorrelationId, EndpointId, ReplicaId, RequestId};
 use ism::{ClientData, Envelope as _, ExtensionData, Record as _};
 use runtime::{Context, now_ms};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tracing::Instrument as _;
 
 use crate::handler::Answer;
 use crate::message::Parameters;
 use crate::metrics::Metrics;
+use crate::prefer::{PREFER, preferred_wait_s};
 use crate::registration::{Registration, keep_registered};
-use crate::{Extension, Gateway, Message, Refusal, Routes};
+use crate::{Extension, Gateway, Message, Refusal, Routes, topics};
 
 /// A message without a timeout of its own is given this much.
-const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What an extension takes at once.
 #[derive(Debug, Clone, Copy)]
@@ -39,15 +40,20 @@ impl Default for Limits {
     }
 }
 
-struct Serving<E> {
-    context: Context,
-    extension: Arc<E>,
+pub(crate) struct Serving<E> {
+    pub(crate) context: Context,
+    pub(crate) extension: Arc<E>,
     routes: Routes<E>,
     gateway: Arc<Gateway>,
-    metrics: Metrics,
+    pub(crate) metrics: Metrics,
     permits: Arc<Semaphore>,
     bytes: Arc<Semaphore>,
 }
+
+/// A message's share of the [`Limits`], given back when dropped.
+pub(crate) struct Permits(
+    #[expect(dead_code, reason = "held, not read")] (OwnedSemaphorePermit, OwnedSemaphorePermit),
+);
 
 /// Registers the extension and answers its messages until the service stops. Returns once messages are taken; the
 /// result is the extension's way to push to devices.
@@ -56,6 +62,19 @@ pub async fn serve<E: Extension>(
     extension: Arc<E>,
     limits: Limits,
 ) -> anyhow::Result<Arc<Gateway>> {
+    let gateway = Arc::new(Gateway::new(context.clone()));
+    serve_with(context, extension, limits, gateway.clone()).await?;
+    Ok(gateway)
+}
+
+/// As [`serve`], for an extension that needs its way to push to devices before it is served. The way learns from the
+/// messages which gateway replica holds whom, so it must be this one that pushes.
+pub async fn serve_with<E: Extension>(
+    context: &Context,
+    extension: Arc<E>,
+    limits: Limits,
+    gateway: Arc<Gateway>,
+) -> anyhow::Result<()> {
     let routes = E::routes(Routes::new());
     let registration = Registration {
         name: context.instance().to_string(),
@@ -64,19 +83,20 @@ pub async fn serve<E: Extension>(
         endpoint_aware: E::ENDPOINT_AWARE,
         resource_paths: routes.paths(),
         max_payload_bytes: Some(limits.payload_bytes_max),
+        topics: topics::patterns::<E>()?,
     };
-    let gateway = Arc::new(Gateway::new(context.clone()));
     let serving = Arc::new(Serving {
         context: context.clone(),
         extension,
         routes,
-        gateway: gateway.clone(),
+        gateway,
         metrics: Metrics::new(E::NAME),
         permits: Arc::new(Semaphore::new(limits.in_flight_max)),
         bytes: Arc::new(Semaphore::new(limits.in_flight_bytes_max)),
     });
     let subject = ism::esp::CLIENT_DATA.service(context.instance());
     let mut messages = context.subscribe(subject, Some(context.instance().as_str())).await?;
+    topics::serve(&serving).await?;
     // Registered only after the subscription: a gateway that knows the extension finds it listening.
     context.spawn("keep the registration", keep_registered(context.clone(), registration));
     context.spawn("serve devices", async move {
@@ -85,7 +105,7 @@ pub async fn serve<E: Extension>(
         }
         Ok(())
     });
-    Ok(gateway)
+    Ok(())
 }
 
 impl<E: Extension> Serving<E> {
@@ -97,24 +117,22 @@ impl<E: Extension> Serving<E> {
         if data.expired(now_ms()) {
             return self.metrics.expired();
         }
-        let size = u32::try_from(data.payload.len()).unwrap_or(u32::MAX);
-        let permits =
-            (self.permits.clone().try_acquire_owned(), self.bytes.clone().try_acquire_many_owned(size));
-        let (Ok(permit), Ok(bytes)) = permits else {
-            let refusal = Refusal::unavailable("the extension has too many messages in work; try again");
-            return self.answer(&data, incoming.reply, Err(refusal), Instant::now()).await;
+        let permits = match self.admit(data.payload.len()) {
+            Ok(permits) => permits,
+            Err(refusal) => return self.answer(&data, incoming.reply, Err(refusal), Instant::now()).await,
         };
         let span =
             tracing::info_span!("extension", extension = E::NAME, correlation_id = data.correlation_id);
         runtime::trace::adopt(&span, incoming.headers.as_ref());
+        let prefer_wait = incoming.headers.as_ref().and_then(prefer_wait);
         let serving = self.clone();
         // Boxed: the runtime moves what it is given several times, and a handler's future may be large.
         self.context.task(Box::pin(
             async move {
-                let _permits = (permit, bytes);
+                let _permits = permits;
                 serving.metrics.enter();
                 let started = Instant::now();
-                let answer = serving.handle(&data, incoming.reply.as_deref()).await;
+                let answer = serving.handle(&data, incoming.reply.as_deref(), prefer_wait).await;
                 serving.answer(&data, incoming.reply, answer, started).await;
                 serving.metrics.leave();
             }
@@ -122,24 +140,34 @@ impl<E: Extension> Serving<E> {
         ));
     }
 
-    async fn handle(&self, data: &ClientData, reply: Option<&str>) -> Answer {
-        let mut message = message(data, reply)?;
+    async fn handle(&self, data: &ClientData, reply: Option<&str>, prefer_wait: Option<Duration>) -> Answer {
+        let mut message = Message { prefer_wait, ..message(data, reply)? };
         if let (Some(endpoint_id), Some(replica)) = (&message.endpoint_id, &message.gateway) {
             self.gateway.remember(endpoint_id, replica);
         }
         let deadline = message.deadline;
         let answering = self.routes.call(self.extension.clone(), &mut message)?;
-        match tokio::time::timeout_at(deadline, AssertUnwindSafe(answering).catch_unwind()).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(_panic)) => {
-                tracing::error!(
-                    extension = E::NAME,
-                    correlation_id = data.correlation_id,
-                    "a handler panicked"
-                );
-                Err(Refusal::new(500, "the extension failed on this message"))
-            }
-            Err(_) => Err(Refusal::timeout("the extension did not finish in time")),
+        let finishing = finish::<E, _>(answering, deadline, &data.correlation_id);
+        match prefer_wait {
+            None => finishing.await,
+            // Whoever waits for something to happen must not hold up the end.
+            Some(_) => tokio::select! {
+                answer = finishing => answer,
+                () = self.context.stopping().cancelled_owned() => {
+                    Err(Refusal::timeout("the extension is stopping; ask again"))
+                }
+            },
+        }
+    }
+
+    /// Takes a message of so many bytes into work.
+    pub(crate) fn admit(&self, bytes: usize) -> Result<Permits, Refusal> {
+        let size = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let permits =
+            (self.permits.clone().try_acquire_owned(), self.bytes.clone().try_acquire_many_owned(size));
+        match permits {
+            (Ok(permit), Ok(bytes)) => Ok(Permits((permit, bytes))),
+            _ => Err(Refusal::unavailable("the extension has too many messages in work; try again")),
         }
     }
 
@@ -175,6 +203,28 @@ impl<E: Extension> Serving<E> {
     }
 }
 
+/// How long the device likes to wait, as the gateway tells it.
+fn prefer_wait(headers: &async_nats::HeaderMap) -> Option<Duration> {
+    let value = headers.get(PREFER)?;
+    preferred_wait_s([value.as_str()]).map(|seconds| Duration::from_secs(seconds.into()))
+}
+
+/// Lets a handler finish, within its time and without harm to others.
+pub(crate) async fn finish<E: Extension, T>(
+    answering: impl Future<Output = Result<T, Refusal>>,
+    deadline: Instant,
+    correlation_id: &str,
+) -> Result<T, Refusal> {
+    match tokio::time::timeout_at(deadline, AssertUnwindSafe(answering).catch_unwind()).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(_panic)) => {
+            tracing::error!(extension = E::NAME, correlation_id, "a handler panicked");
+            Err(Refusal::new(500, "the extension failed on this message"))
+        }
+        Err(_) => Err(Refusal::timeout("the extension did not finish in time")),
+    }
+}
+
 /// Checks what came; a gateway of another make may send anything.
 fn message(data: &ClientData, reply: Option<&str>) -> Result<Message, Refusal> {
     let invalid = |error: ids::InvalidId| Refusal::bad_request(error.to_string());
@@ -188,6 +238,7 @@ fn message(data: &ClientData, reply: Option<&str>) -> Result<Message, Refusal> {
         request_id: request_id.map_err(|error| Refusal::bad_request(error.to_string()))?,
         payload: data.payload.clone(),
         deadline: Instant::now() + timeout,
+        prefer_wait: None,
         gateway: reply
             .and_then(ism::subject::parse_reply)
             .and_then(|reply| ReplicaId::parse(reply.replica).ok()),

@@ -8,7 +8,7 @@ mod name;
 mod number;
 
 pub use name::{
-    AppVersionName, ApplicationName, CorrelationId, EndpointId, EndpointToken, InstanceName, InvalidId,
-    ReplicaId, TenantId, TimeSeriesName, TokenId,
+    AppVersionName, ApplicationName, CommandType, CorrelationId, EndpointId, EndpointToken, InstanceName,
+    InvalidId, ReplicaId, TenantId, ThingName, TimeSeriesName, TokenId,
 };
 pub use number::{InvalidRequestId, RequestId};

@@ -127,6 +127,15 @@ name!(
     |text| text.chars().all(|c| !c.is_control() && !c.is_whitespace() && !matches!(c, '+' | '#' | '/' | '.' | '*' | '>'))
 );
 name!(
+    /// The type of a command: what the endpoint is to do (11/CEP).
+    CommandType, "a command type", 64, "1 to 64 characters out of A-Z a-z 0-9 - _ ~", |text| all(text, is_opaque_byte)
+);
+name!(
+    /// The name of a thing: an endpoint in topics such as `cmd/<thing>/req`.
+    ThingName, "a thing name", 128, "1 to 128 characters out of A-Z a-z 0-9 . _ ~ - :",
+    |text| all(text, |byte| is_opaque_byte(byte) || matches!(byte, b'.' | b':'))
+);
+name!(
     /// The id under which a token is managed; not a secret.
     TokenId, "an endpoint token id", 64, "1 to 64 characters out of A-Z a-z 0-9 - _ ~", |text| all(text, is_opaque_byte)
 );
@@ -157,7 +166,9 @@ printable!(
     InstanceName,
     ReplicaId,
     CorrelationId,
-    TimeSeriesName
+    TimeSeriesName,
+    CommandType,
+    ThingName
 );
 
 impl fmt::Debug for EndpointToken {

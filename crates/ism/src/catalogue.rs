@@ -4,8 +4,8 @@ use bytes::Bytes;
 
 use crate::subject::{Event, GroupedEvent, Message, join};
 use crate::{
-    DecodeError, Record, auth, authorities, cap, config, dstp, ecap, efe, efmp, elce, eme, endpoints, epmmp,
-    esp, scmp, session, tle, tokens, tstp,
+    DecodeError, Record, auth, authorities, cap, cip, commands, config, dstp, ecap, efe, efmp, elce, eme,
+    endpoints, epmmp, esp, scmp, session, tle, tokens, topics, tstp,
 };
 
 /// Where a type of message goes.
@@ -17,6 +17,12 @@ pub enum Address {
     Replica(Message),
     /// To a replica, as the answer to its request.
     Reply(Message),
+    /// To a service instance, in the sender's name.
+    ServiceBy(Message),
+    /// To a replica, in the sender's name.
+    ReplicaBy(Message),
+    /// To a replica, as the answer to its request, in the name of who was asked.
+    ReplyBy(Message),
     /// To whoever listens.
     Event(Event),
     /// To whoever listens, with a last token that says what it is about.
@@ -24,6 +30,8 @@ pub enum Address {
     /// To whoever listens, with a group that is the id of what it is about.
     GroupedEvent(GroupedEvent, &'static str),
 }
+
+const SENDER: &str = "<senderServiceInstanceName>";
 
 impl Address {
     /// The subject with its variable tokens in angle brackets.
@@ -38,6 +46,15 @@ impl Address {
             }
             Self::Reply(Message { protocol, message_type }) => {
                 join(["kaa.v1.replica.<replicaId>", protocol, "<slot>", message_type])
+            }
+            Self::ServiceBy(Message { protocol, message_type }) => {
+                join(["kaa.v1.service.<serviceInstanceName>", protocol, SENDER, message_type])
+            }
+            Self::ReplicaBy(Message { protocol, message_type }) => {
+                join(["kaa.v1.replica.<replicaId>", protocol, SENDER, message_type])
+            }
+            Self::ReplyBy(Message { protocol, message_type }) => {
+                join(["kaa.v1.replica.<replicaId>", protocol, SENDER, "<slot>", message_type])
             }
             Self::Event(event) => event.pattern("<originatorServiceInstanceName>"),
             Self::EventAbout(event, about) => {
@@ -87,12 +104,17 @@ macro_rules! catalogue {
 }
 
 use Address::{
-    Event as On, EventAbout as OnEach, GroupedEvent as OnEachOf, Replica as ToReplica, Reply, Service as To,
+    Event as On, EventAbout as OnEach, GroupedEvent as OnEachOf, Replica as ToReplica,
+    ReplicaBy as ToReplicaBy, Reply, ReplyBy, Service as To, ServiceBy as ToBy,
 };
 
 catalogue! {
     esp::ClientData => [To(esp::CLIENT_DATA)];
-    esp::ExtensionData => [Reply(esp::EXTENSION_DATA), ToReplica(esp::EXTENSION_DATA), To(esp::EXTENSION_DATA)];
+    esp::ExtensionData => [
+        ReplyBy(esp::EXTENSION_DATA), ToReplicaBy(esp::EXTENSION_DATA), ToBy(esp::EXTENSION_DATA),
+        ToReplica(esp::EXTENSION_DATA), To(esp::EXTENSION_DATA),
+        ToReplica(esp::FORWARDED_DATA), To(esp::FORWARDED_DATA)
+    ];
     esp::DeliveryReport => [Reply(esp::DELIVERY_REPORT)];
     elce::ConnectedEvent => [On(elce::CONNECTED), ToReplica(elce::CONNECTED_HERE_TOO), To(elce::CONNECTED_HERE_TOO)];
     elce::DisconnectedEvent => [On(elce::DISCONNECTED)];
@@ -100,6 +122,8 @@ catalogue! {
     elce::AppVersionUpdatedEvent => [On(elce::APP_VERSION_UPDATED)];
     elce::UnregisteredEvent => [On(elce::UNREGISTERED)];
     elce::TrafficReportEvent => [On(elce::TRAFFIC_REPORT)];
+    cip::CommandInvocationRequest => [To(cip::COMMAND_REQUEST)];
+    cip::CommandInvocationResult => [Reply(cip::COMMAND_RESULT)];
     dstp::DataSamplesEvent => [On(dstp::DATA_SAMPLES_RECEIVED)];
     dstp::DataSamplesProcessed => [Reply(dstp::DATA_SAMPLES_PROCESSED)];
     tstp::TimeSeriesEvent => [OnEach(tstp::DATA_POINTS_RECEIVED, "timeSeriesName")];
@@ -163,4 +187,11 @@ catalogue! {
     endpoints::EndpointGetResponse => [Reply(endpoints::GET_RESPONSE)];
     session::ClientConnectedEvent => [On(session::CLIENT_CONNECTED), To(session::CLIENT_ANNOUNCED)];
     session::ReplicaAliveEvent => [On(session::REPLICA_ALIVE)];
+    commands::CommandsChangedEvent => [On(commands::CHANGED)];
+    topics::TopicSubscribeRequest => [To(topics::SUBSCRIBE_REQUEST)];
+    topics::TopicSubscribeResponse => [ReplyBy(topics::SUBSCRIBE_RESPONSE)];
+    topics::TopicPublishRequest => [To(topics::PUBLISH_REQUEST)];
+    topics::TopicPublishResponse => [ReplyBy(topics::PUBLISH_RESPONSE)];
+    topics::TopicMessage => [ToBy(topics::MESSAGE)];
+    topics::TopicDeliveryReport => [Reply(topics::DELIVERY_REPORT)];
 }

@@ -4,6 +4,9 @@
 //! comes for every `ClientData` that has one, also when the client gave no request id. A push is an `ExtensionData` to
 //! the gateway replica that last spoke for the endpoint or, when that is unknown, to the gateway's instance: every
 //! replica hears it, and only the one that holds the endpoint answers with a `DeliveryReport`.
+//!
+//! The subjects of answers and pushes hold the extension's name ([`Message::by`]), so that none can speak as another. RFC 4's own
+//! (`EXTENSION_DATA.at(..)`, `EXTENSION_DATA.replica(..)`) are heard too; who may publish there may push in any extension's name.
 
 use bytes::Bytes;
 
@@ -15,6 +18,8 @@ pub const PROTOCOL: &str = "esp";
 pub const CLIENT_DATA: Message = Message { protocol: PROTOCOL, message_type: "ClientData" };
 /// Carries [`ExtensionData`].
 pub const EXTENSION_DATA: Message = Message { protocol: PROTOCOL, message_type: "ExtensionData" };
+/// Carries the [`ExtensionData`] that one replica of the gateway forwards to another: an answer for subscribers there. Ours.
+pub const FORWARDED_DATA: Message = Message { protocol: PROTOCOL, message_type: "ForwardedData" };
 /// Carries [`DeliveryReport`].
 pub const DELIVERY_REPORT: Message = Message { protocol: PROTOCOL, message_type: "DeliveryReport" };
 
@@ -58,7 +63,9 @@ record! {
 }
 
 record! {
-    /// What became of a push: 200 delivered, 404 not a client of this replica, 504 no acknowledgement in time. Ours.
+    /// What became of a push. 200: the client has it. 404: nothing of it was written to a client, and nothing will be.
+    /// 504: it may have been written and was not acknowledged. Before one of these a gateway that holds the client may say 102: it
+    /// took the push, and another report follows. Ours.
     pub struct DeliveryReport in "esp" {
         pub correlation_id: String,
         pub timestamp: i64,

@@ -10,6 +10,7 @@
 //! |---|---|---|
 //! | [`esp`] | 4/ESP | gateway and extensions |
 //! | [`elce`] | 9/ELCE | endpoints come, go, change; traffic |
+//! | [`cip`] | 12/CIP | invoking commands |
 //! | [`dstp`] | 13/DSTP | data samples to their receivers |
 //! | [`tstp`] | 14/TSTP | points of time series to their receivers |
 //! | [`eme`] | 15/EME | an endpoint's metadata changed |
@@ -20,7 +21,7 @@
 //! | [`efmp`] | 20/EFMP | asking for filters and who matches |
 //! | [`tle`] | 21/TLE | tenants change and go |
 //! | [`cap`] | 22/CAP | clients of a tenant and their credentials |
-//! | [`auth`], [`authorities`], [`config`], [`endpoints`], [`session`], [`tokens`] | the platform's own | see there |
+//! | [`auth`], [`authorities`], [`commands`], [`config`], [`endpoints`], [`session`], [`tokens`], [`topics`] | the platform's own | see there |
 //!
 //! [`CATALOGUE`] lists them all; tests and tools work from it.
 
@@ -31,7 +32,9 @@ pub mod auth;
 pub mod authorities;
 pub mod cap;
 mod catalogue;
+pub mod cip;
 mod codec;
+pub mod commands;
 pub mod config;
 pub mod dstp;
 pub mod ecap;
@@ -50,6 +53,7 @@ pub mod session;
 pub mod subject;
 pub mod tle;
 pub mod tokens;
+pub mod topics;
 pub mod tstp;
 
 pub use catalogue::{Address, CATALOGUE, Entry};
@@ -65,6 +69,8 @@ pub use cap::{
     ClientCertificateAuthenticationRequest, ClientCertificateAuthenticationResponse,
     ClientCredentialsRevokedEvent,
 };
+pub use cip::{CommandInvocationRequest, CommandInvocationResult};
+pub use commands::{CommandTransition, CommandsChangedEvent};
 pub use config::{
     ConfigurationRequest, ConfigurationResponse, ServiceInstanceAnnouncement,
     ServiceInstanceAnnouncementResponse,
@@ -103,5 +109,9 @@ pub use session::{ClientConnectedEvent, ReplicaAliveEvent};
 pub use tokens::{
     EndpointTokenCreateRequest, EndpointTokenCreateResponse, EndpointTokensDeleteRequest,
     EndpointTokensDeleteResponse,
+};
+pub use topics::{
+    TopicDeliveryReport, TopicMessage, TopicPublishRequest, TopicPublishResponse, TopicSubscribeRequest,
+    TopicSubscribeResponse,
 };
 pub use tstp::{DataPoint, TimeSeriesEvent, TimeSeriesProcessed, Value};

@@ -14,11 +14,13 @@ mod answer;
 mod error;
 mod filter;
 mod path;
+mod pattern;
 
 pub use answer::{ErrorBody, Outcome, response_topic, topic};
 pub use error::PathError;
 pub use filter::{FilterTarget, TopicFilter};
 pub use path::{RequestPath, Target, percent_decode};
+pub use pattern::{MAX_VARIABLE_LEVELS, PatternError, TopicPattern};
 
 /// The longest topic, topic filter or path, in bytes of UTF-8.
 pub const MAX_TOPIC_BYTES: usize = 1024;

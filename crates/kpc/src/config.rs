@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 pub use clients::{Clients, Throttle, Traffic};
-pub use transports::{Tls, Ws, Wss};
+pub use transports::{Tls, TlsPort, Ws, Wss};
 
 /// Section `[kpc]`.
 #[derive(Debug, Clone, Deserialize)]
@@ -17,12 +17,16 @@ pub use transports::{Tls, Ws, Wss};
 pub struct Config {
     /// How long a device's message may take before it is answered with an error, in ms. MQTT 5's message expiry shortens it.
     pub deadline_ms: u64,
+    /// How much longer than `deadline_ms` an HTTP client may wait for its answer when it asks to (`Prefer: wait=N`), in s; 0: not at all.
+    pub prefer_wait_max_s: u16,
     /// How long a pushed message may take until the device has acknowledged it, in ms.
     pub push_deadline_ms: u64,
     /// How long the gateway finishes what it has accepted when it stops, in ms.
     pub drain_timeout_ms: u64,
     /// MQTT.
     pub mqtt: Mqtt,
+    /// One TLS port for MQTT, HTTP and WebSocket.
+    pub tls_port: TlsPort,
     /// What one client, address or endpoint may take.
     pub limits: Limits,
     /// What is remembered of endpoint tokens.
@@ -39,9 +43,11 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             deadline_ms: 10_000,
+            prefer_wait_max_s: 60,
             push_deadline_ms: 10_000,
             drain_timeout_ms: 5_000,
             mqtt: Mqtt::default(),
+            tls_port: TlsPort::default(),
             limits: Limits::default(),
             tokens: Tokens::default(),
             clients: Clients::default(),
@@ -223,6 +229,7 @@ impl Config {
             ("limits.messages_per_second_per_tenant", limits.messages_per_second_per_tenant.into()),
             ("limits.outbox_messages", limits.outbox_messages as u64),
             ("limits.unacknowledged_per_connection", limits.unacknowledged_per_connection.into()),
+            ("tls_port.waiting_max", self.tls_port.waiting_max as u64),
             ("tokens.valid_max", self.tokens.valid_max as u64),
             ("tokens.refused_max", self.tokens.refused_max as u64),
             ("tokens.timeout_ms", self.tokens.timeout_ms),
@@ -240,6 +247,7 @@ impl Config {
             .map(|(key, _)| (key, "must be greater than 0".to_owned()))
             .collect();
         faults.extend(self.mqtt.tls.fault());
+        faults.extend(self.tls_port.fault(&self.mqtt.tls));
         let payload = u64::from(limits.payload_bytes);
         for (key, bytes) in [
             ("limits.outbox_bytes", limits.outbox_bytes as u64),
@@ -272,12 +280,15 @@ mod tests {
         config.limits.messages_per_second_per_tenant = 0;
         config.limits.outbox_bytes = 10;
         config.limits.in_flight_bytes = 10;
+        config.tls_port = TlsPort { listen: Some(([0, 0, 0, 0], 443).into()), waiting_max: 0 };
         config.mqtt.tls.certificate_file = Some("tls.crt".into());
         let keys: Vec<_> = config.faults().into_iter().map(|(key, _)| key).collect();
         let expected = [
             "deadline_ms",
             "limits.messages_per_second_per_tenant",
+            "tls_port.waiting_max",
             "mqtt.tls.key_file",
+            "tls_port.listen",
             "limits.outbox_bytes",
             "limits.in_flight_bytes",
         ];

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use ids::{AppVersionName, EndpointId, EndpointToken, TenantId};
+use ids::{AppVersionName, EndpointId, EndpointToken, InstanceName, TenantId};
 use kp1::TopicFilter;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Semaphore;
@@ -19,15 +19,19 @@ use crate::limits::Rate;
 use crate::metrics::Metrics;
 use crate::outbox::{CloseReason, Full, Item, Outbox, Outgoing, Qos, Wake, Worker};
 use crate::peer::Transport;
+use crate::topic_turns::TopicTurns;
 
-/// Tokens of one endpoint that a connection uses at once: after a change of tokens two, and more is no device.
+/// Tokens of one endpoint that a connection uses at once: after a change of tokens two, and more is no
+/// device.
 const TOKENS_MAX: usize = 4;
-/// Tenants that one connection without credentials speaks for: a gateway of devices has one, a test bench a few.
+/// Tenants that one connection without credentials speaks for: a gateway of devices has one, a test bench a
+/// few.
 const TENANTS_MAX: usize = 16;
 /// In what time unknown tokens are counted.
 const UNKNOWN_PERIOD: Duration = Duration::from_secs(60);
 
-/// The number of a connection, never used twice: a late clean-up cannot hit a newer connection of the same client.
+/// The number of a connection, never used twice: a late clean-up cannot hit a newer connection of the same
+/// client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct ConnectionId(pub(crate) u64);
 
@@ -38,8 +42,8 @@ pub(crate) struct Connection {
     pub(crate) client_id: Arc<str>,
     /// Whether the client chose its id itself; ids that we gave are unique, so nobody takes those over.
     pub(crate) named: bool,
-    /// What there is one connection for: the client id, of an authenticated client together with its tenant. So nobody
-    /// takes over another tenant's client, nor one that has shown credentials without showing any.
+    /// What there is one connection for: the client id, of an authenticated client together with its tenant.
+    /// So nobody takes over another tenant's client, nor one that has shown credentials without showing any.
     pub(crate) session: Arc<str>,
     pub(crate) since: Instant,
     /// The same moment in ms since the epoch, to compare with other replicas.
@@ -48,6 +52,8 @@ pub(crate) struct Connection {
     pub(crate) rate: Rate,
     /// How many of its messages may be worked on at once.
     pub(crate) in_flight: Semaphore,
+    /// The order of its messages on topics of extensions.
+    pub(crate) topic_turns: Arc<TopicTurns>,
     pub(crate) address: Option<IpAddr>,
     pub(crate) transport: Transport,
     /// Who the client has shown to be; none when it has shown nothing.
@@ -70,6 +76,9 @@ pub(crate) struct State {
     pub(crate) ended: bool,
     pub(crate) endpoints: HashMap<EndpointId, Vec<Attachment>>,
     pub(crate) subscriptions: Vec<Subscription>,
+    /// Messages of extensions on topics that the client is about to be granted: they may not come before its
+    /// SUBACK.
+    pub(crate) held: Vec<(InstanceName, Outgoing)>,
     /// Since when unknown tokens are counted, and how many there were.
     unknown_tokens: Option<(Instant, u32)>,
 }
@@ -91,11 +100,17 @@ pub(crate) struct Attachment {
     pub(crate) identity: Arc<Identity>,
 }
 
-/// A granted topic filter.
+/// A granted topic filter, or one of an extension that is being asked.
 #[derive(Debug)]
 pub(crate) struct Subscription {
-    filter: TopicFilter,
+    pub(crate) filter: TopicFilter,
     granted: Qos,
+    /// The extension that serves the topics; none: topics of 1/KP.
+    pub(crate) served_by: Option<InstanceName>,
+    /// How many SUBSCRIBE packets with this filter wait for the extension's answer.
+    asking: u32,
+    /// Whether the client has been told that it is granted, or is told before anything else.
+    is_open: bool,
 }
 
 /// Why something was not added to a connection.
@@ -133,6 +148,7 @@ impl Connection {
             since_ms: runtime::now_ms(),
             rate: Rate::new(limits.messages_per_second_per_connection),
             in_flight: Semaphore::new(limits.in_flight_per_connection.into()),
+            topic_turns: Arc::default(),
             address: newcomer.address,
             transport: newcomer.transport,
             client: newcomer.client,
@@ -146,7 +162,8 @@ impl Connection {
         }
     }
 
-    /// Puts a message into the outbox; returns whether it was taken. Closes the connection when the client does not read.
+    /// Puts a message into the outbox; returns whether it was taken. Closes the connection when the client
+    /// does not read.
     pub(crate) fn send(&self, message: Outgoing) -> bool {
         let pushed = self.outbox.lock().push(message, self.limits.outbox_messages, self.limits.outbox_bytes);
         match pushed {
@@ -255,16 +272,92 @@ impl Connection {
         if state.subscriptions.len() >= self.limits.subscriptions_per_connection {
             return Err(Rejected::TooManySubscriptions(self.limits.subscriptions_per_connection));
         }
-        state.subscriptions.push(Subscription { filter, granted });
+        let subscription = Subscription { filter, granted, served_by: None, asking: 0, is_open: true };
+        state.subscriptions.push(subscription);
         Ok(())
     }
 
-    /// Unsubscribes; returns whether there was such a subscription.
-    pub(crate) fn unsubscribe(&self, text: &str) -> bool {
+    /// Notes that an extension is asked about a filter. What is sent to its topics is held back from now on.
+    pub(crate) fn ask(
+        &self,
+        state: &mut State,
+        filter: &TopicFilter,
+        served_by: &InstanceName,
+    ) -> Result<(), Rejected> {
+        if state.ended {
+            return Err(Rejected::Ended);
+        }
+        if let Some(existing) = state.subscriptions.iter_mut().find(|existing| existing.filter == *filter) {
+            existing.asking += 1;
+            return Ok(());
+        }
+        if state.subscriptions.len() >= self.limits.subscriptions_per_connection {
+            return Err(Rejected::TooManySubscriptions(self.limits.subscriptions_per_connection));
+        }
+        let (filter, granted) = (filter.clone(), Qos::AtMostOnce);
+        let served_by = Some(served_by.clone());
+        state.subscriptions.push(Subscription { filter, granted, served_by, asking: 1, is_open: false });
+        Ok(())
+    }
+
+    /// Sends what was held back for filters that are granted now, and drops what nobody waits for any more.
+    fn release(&self, state: &mut State) {
+        for (served_by, message) in std::mem::take(&mut state.held) {
+            match state.standing(&message.topic, &served_by) {
+                Standing::Open(granted) => {
+                    self.send(message.limited(granted));
+                }
+                Standing::Asking => state.held.push((served_by, message)),
+                Standing::None => {}
+            }
+        }
+    }
+
+    /// Notes what an extension has answered: the quality of service when it grants the filter, or nothing.
+    /// Returns the subscription when it is none any more.
+    pub(crate) fn answer(
+        &self,
+        state: &mut State,
+        filter: &TopicFilter,
+        granted: Option<Qos>,
+    ) -> Option<Subscription> {
+        let at = state.subscriptions.iter().position(|existing| existing.filter == *filter)?;
+        let subscription = &mut state.subscriptions[at];
+        subscription.asking = subscription.asking.saturating_sub(1);
+        subscription.is_open = granted.is_some();
+        subscription.granted = granted.unwrap_or(subscription.granted);
+        let is_over = granted.is_none() && subscription.asking == 0;
+        let removed = is_over.then(|| state.subscriptions.swap_remove(at));
+        self.release(state);
+        removed
+    }
+
+    /// Sends a message on a topic of an extension, if the client subscribed to it there, or when it is
+    /// granted. Returns whether it was taken.
+    pub(crate) fn deliver(&self, served_by: &InstanceName, message: Outgoing) -> bool {
+        // Sent under the lock, or it might overtake what is being released.
         let mut state = self.state.lock();
-        let before = state.subscriptions.len();
-        state.subscriptions.retain(|subscription| subscription.filter.as_str() != text);
-        state.subscriptions.len() < before
+        match state.standing(&message.topic, served_by) {
+            Standing::Open(granted) => self.send(message.limited(granted)),
+            Standing::Asking => {
+                let bytes: usize = state.held.iter().map(|(_, held)| held.size()).sum();
+                let fits = state.held.len() < self.limits.outbox_messages
+                    && bytes.saturating_add(message.size()) <= self.limits.outbox_bytes;
+                if fits {
+                    state.held.push((served_by.clone(), message));
+                }
+                fits
+            }
+            Standing::None => false,
+        }
+    }
+
+    /// Unsubscribes; returns the subscription if there was one.
+    pub(crate) fn unsubscribe(&self, state: &mut State, text: &str) -> Option<Subscription> {
+        let at = state.subscriptions.iter().position(|existing| existing.filter.as_str() == text)?;
+        let removed = state.subscriptions.swap_remove(at);
+        self.release(state);
+        Some(removed)
     }
 
     /// The tokens with which it speaks for an endpoint; the last used comes last.
@@ -281,6 +374,36 @@ impl Connection {
     /// Whether it subscribed to anything.
     pub(crate) fn has_subscriptions(&self) -> bool {
         !self.state.lock().subscriptions.is_empty()
+    }
+}
+
+/// How a client stands to a topic.
+enum Standing {
+    /// It subscribed, with this quality of service at best.
+    Open(Qos),
+    /// Whether it may subscribe is being asked.
+    Asking,
+    None,
+}
+
+impl State {
+    /// How the client stands to a topic of an extension.
+    fn standing(&self, topic: &str, served_by: &InstanceName) -> Standing {
+        let served = self.subscriptions.iter().filter(|one| one.served_by.as_ref() == Some(served_by));
+        let matching = served.filter(|one| one.filter.matches(topic));
+        let (mut open, mut is_asking) = (None, false);
+        for one in matching {
+            if one.is_open {
+                open = open.max(Some(one.granted));
+            } else {
+                is_asking = true;
+            }
+        }
+        match open {
+            Some(granted) => Standing::Open(granted),
+            None if is_asking => Standing::Asking,
+            None => Standing::None,
+        }
     }
 }
 

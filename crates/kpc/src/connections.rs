@@ -2,7 +2,7 @@
 //! speaks for.
 //!
 //! An endpoint belongs to a connection from the first message or subscription with one of its tokens. Locks are taken
-//! in this order: a connection's state, then the map of endpoints, then what is to be told of them.
+//! in this order: a connection's state, then its outbox, the map of endpoints or that of subscribers, then what is to be told of them.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -22,6 +22,7 @@ use crate::metrics::Metrics;
 use crate::outbox::CloseReason;
 use crate::shards::Shards;
 use crate::sharing::Connectivity;
+use crate::subscribers::Subscribers;
 use crate::throttle::network;
 
 /// The keys of the limits that a new connection may reach.
@@ -39,6 +40,7 @@ pub(crate) struct Connections {
     clients: Shards<Arc<str>, Arc<Connection>>,
     credentials: Credentials,
     pub(crate) endpoints: Endpoints,
+    pub(crate) subscribers: Subscribers,
     /// Of IPv6 the first half.
     addresses: Mutex<HashMap<IpAddr, usize>>,
 }
@@ -54,6 +56,7 @@ impl Connections {
             clients: Shards::new(),
             credentials: Credentials::new(),
             endpoints: Endpoints::new(connectivity),
+            subscribers: Subscribers::new(),
             addresses: Mutex::default(),
         }
     }
@@ -132,7 +135,10 @@ impl Connections {
         self.release_address(connection.address);
         let mut state = connection.state.lock();
         state.ended = true;
-        state.subscriptions = Vec::new();
+        state.held = Vec::new();
+        for subscription in std::mem::take(&mut state.subscriptions) {
+            self.forget_subscriber(connection, &subscription);
+        }
         let endpoints = std::mem::take(&mut state.endpoints).into_keys();
         // Told together.
         let _together = self.endpoints.together();
@@ -397,13 +403,7 @@ pub(crate) mod tests {
         let all = connections(Limits { outbox_messages: 2, ..Limits::default() });
         let (slow, woken) = newcomer(None);
         let slow = all.open(slow).unwrap();
-        let message = || Outgoing {
-            topic: "t".into(),
-            payload: bytes::Bytes::new(),
-            qos: Qos::AtMostOnce,
-            correlation_data: None,
-            receipt: None,
-        };
+        let message = || Outgoing::new("t".into(), bytes::Bytes::new(), Qos::AtMostOnce);
         assert_eq!((0..5).map(|_| slow.send(message())).filter(|taken| *taken).count(), 2);
         assert_eq!(woken.woken().await, [Wake::Send(slow.id), Wake::Close(slow.id, CloseReason::SlowReader)]);
     }

@@ -1,7 +1,7 @@
 //! What the gateway says of itself and what it does on NATS.
 
 use ism::subject::instance;
-use ism::{authorities, cap, ecap, elce, esp, session};
+use ism::{authorities, cap, ecap, elce, esp, session, topics};
 use runtime::{Description, Subjects};
 
 /// For the application register, which checks the gateway's settings against the schemas.
@@ -21,15 +21,23 @@ pub(crate) fn subjects() -> Subjects {
         .asks(instance::CCM, cap::BASIC_REQUEST)
         .asks(instance::CCM, cap::CERTIFICATE_REQUEST)
         .asks(instance::CCM, authorities::AUTHORITIES_REQUEST)
-        // Whatever extensions there are, and what they push to all replicas or to one.
+        // Whatever extensions there are, and what they push to all replicas or to one, each in its own name.
         .asks("*", esp::CLIENT_DATA)
-        .serves(esp::EXTENSION_DATA)
+        .serves_by_name(esp::EXTENSION_DATA)
         .receives(esp::PROTOCOL)
+        // RFC 4's own subject, for extensions written for Kaa that an operator lets publish there.
+        .serves(esp::EXTENSION_DATA)
         // Responses that subscribers on other replicas may await; reports to those who push.
-        .asks("<own>", esp::EXTENSION_DATA)
-        .tells(esp::EXTENSION_DATA)
+        .asks("<own>", esp::FORWARDED_DATA)
+        .serves(esp::FORWARDED_DATA)
+        .tells(esp::FORWARDED_DATA)
         .answers(esp::DELIVERY_REPORT)
         .tells(esp::DELIVERY_REPORT)
+        // Topics outside of 1/KP, whatever extension serves them.
+        .asks("*", topics::SUBSCRIBE_REQUEST)
+        .asks("*", topics::PUBLISH_REQUEST)
+        .serves_by_name(topics::MESSAGE)
+        .answers(topics::DELIVERY_REPORT)
         // Where extensions that are no service of the platform want theirs: each of those has a prefix of its own.
         .publishes("_INBOX.>")
         // Endpoints and clients that replicas share.

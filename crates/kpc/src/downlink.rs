@@ -1,7 +1,8 @@
 //! Messages from extensions to devices: pushes, and responses for connections that did not ask but listen.
 //!
-//! Every replica hears the gateway's service-wide subject; whoever holds the endpoint delivers. A response that another
-//! replica forwarded carries a header with that replica's id, and is for subscribers only.
+//! Every replica hears the gateway's service-wide subjects; whoever holds the endpoint delivers. What an extension sends comes at a
+//! subject with its name, which must be the name in the message: NATS lets it publish at no other. A response that another
+//! replica forwarded comes at a subject of the gateway's own, carries a header with that replica's id, and is for subscribers only.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,13 +16,14 @@ use ism::{Envelope as _, Record as _, subject};
 use kp1::Outcome;
 use runtime::now_ms;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 use crate::connection::{Connection, ConnectionId};
 use crate::endpoints::Elsewhere;
 use crate::gateway::Gateway;
 use crate::identity::Identity;
 use crate::notices::Notice;
-use crate::outbox::{Outgoing, Qos, Receipt};
+use crate::outbox::{Fate, Outgoing, Qos, Receipt};
 use crate::relay;
 use crate::uplink;
 
@@ -41,8 +43,8 @@ enum Scope {
 
 /// Delivers what comes from NATS.
 pub(crate) struct Downlink {
-    gateway: Arc<Gateway>,
-    awaited: Arc<Semaphore>,
+    pub(crate) gateway: Arc<Gateway>,
+    pub(crate) awaited: Arc<Semaphore>,
 }
 
 impl Downlink {
@@ -50,82 +52,120 @@ impl Downlink {
         Self { gateway, awaited: Arc::new(Semaphore::new(AWAITED_MAX)) }
     }
 
-    /// A message on the subject that all replicas hear.
+    /// A message at the subjects of extensions that all replicas hear.
     pub(crate) fn to_service(&self, message: Message) {
         if let Some(data) = read(&message) {
             self.deliver(message, data, Scope::Service);
         }
     }
 
-    /// A message to this replica that answers no waiting request.
-    pub(crate) fn to_replica(&self, message: Message) {
-        if let Some(slot) = subject::parse_reply(&message.subject) {
-            let is_data = slot.message_type == esp::EXTENSION_DATA.message_type && message.status.is_none();
-            return self.to_slot(message, is_data);
-        }
-        match message.subject.rsplit_once('.').map(|(_, message_type)| message_type) {
-            Some(message_type) if message_type == esp::EXTENSION_DATA.message_type => {
-                if let Some(data) = read(&message) {
-                    self.deliver(message, data, Scope::Replica);
-                }
-            }
-            Some(message_type) if message_type == elce::CONNECTED_HERE_TOO.message_type => {
-                self.gateway.learn_shared(&message.payload)
-            }
-            _ => tracing::warn!(subject = %message.subject, "a message to this replica has no meaning here"),
-        }
-    }
-
-    /// A message where a request of ours was to be answered, and nobody waits any more. Either it is the answer and has
-    /// come too late: the device has been told, and may have sent again. Or the extension pushes to where it last
-    /// heard from the endpoint, the session affinity of 3/ISM; then its correlation id is not ours.
-    fn to_slot(&self, message: Message, is_data: bool) {
-        let late = || self.gateway.metrics.expired();
-        if !is_data {
-            return late();
-        }
-        match read(&message) {
-            Some(data) if self.gateway.relay.correlation_ids.made(&data.correlation_id) => late(),
-            Some(data) => self.deliver(message, data, Scope::Replica),
-            None => {}
-        }
-    }
-
-    fn deliver(&self, message: Message, data: ExtensionData, scope: Scope) {
+    /// A response that another replica forwarded to all.
+    pub(crate) fn forwarded(&self, message: &Message) {
         let forwarded_by = message.headers.as_ref().and_then(|headers| headers.get(FORWARDED_BY));
         if forwarded_by.is_some_and(|replica| replica.as_str() == self.gateway.replica.as_str()) {
             return;
         }
-        if relay::is_late(&data) {
+        if let Some((endpoint, data)) = read(message).and_then(|data| self.timely(data)) {
+            self.gateway.tell_subscribers(&endpoint, &data);
+        }
+    }
+
+    /// A message to this replica that answers no waiting request.
+    pub(crate) fn to_replica(&self, message: Message) {
+        if message.status.is_some() {
+            // Nobody listened to a request that nobody waits for any more.
             return self.gateway.metrics.expired();
         }
-        let endpoint = data.endpoint_id.as_deref().and_then(|id| EndpointId::parse(id).ok());
-        let Some(endpoint) = endpoint else {
-            let correlation_id = &data.correlation_id;
-            return tracing::warn!(correlation_id, "a message for a device names no endpoint; it is dropped");
-        };
-        if forwarded_by.is_some() || data.request_id.is_some() {
+        match message.subject.rsplit_once('.').map(|(_, message_type)| message_type) {
+            Some(message_type) if message_type == esp::EXTENSION_DATA.message_type => {
+                if let Some(data) = read(&message) {
+                    self.to_holder(message, data);
+                }
+            }
+            Some(message_type) if message_type == esp::FORWARDED_DATA.message_type => {
+                self.forwarded(&message)
+            }
+            Some(message_type) if message_type == elce::CONNECTED_HERE_TOO.message_type => {
+                self.gateway.learn_shared(&message.payload)
+            }
+            _ if subject::parse_reply(&message.subject).is_some() => self.gateway.metrics.expired(),
+            _ => tracing::warn!(subject = %message.subject, "a message to this replica has no meaning here"),
+        }
+    }
+
+    /// A push to this replica, or a message where a request of ours was to be answered, and nobody waits any more. The latter either
+    /// is the answer and has come too late: the device has been told, and may have sent again. Or the extension pushes to
+    /// where it last heard from the endpoint, the session affinity of 3/ISM; then its correlation id is not ours.
+    fn to_holder(&self, message: Message, data: ExtensionData) {
+        let is_at_slot = subject::parse_reply(&message.subject).is_some_and(|slot| slot.sender.is_some());
+        if is_at_slot && self.gateway.relay.correlation_ids.made(&data.correlation_id) {
+            return self.gateway.metrics.expired();
+        }
+        self.deliver(message, data, Scope::Replica);
+    }
+
+    fn deliver(&self, message: Message, data: ExtensionData, scope: Scope) {
+        let claimed = data.extension_instance_name.as_deref();
+        if let Some(sender) = subject::sender(&message.subject)
+            && claimed != Some(sender)
+        {
+            let subject = &message.subject;
+            tracing::warn!(%subject, claimed, "a message for a device names another extension than its subject; it is dropped");
+            return;
+        }
+        let Some((endpoint, data)) = self.timely(data) else { return };
+        if data.request_id.is_some() {
             self.gateway.tell_subscribers(&endpoint, &data);
         } else {
             self.push(&endpoint, data, message.reply.map(|reply| reply.to_string()), scope);
         }
     }
 
+    /// The message and whom it is for, unless it comes too late or is for nobody.
+    fn timely(&self, data: ExtensionData) -> Option<(EndpointId, ExtensionData)> {
+        if relay::is_late(&data) {
+            self.gateway.metrics.expired();
+            return None;
+        }
+        let endpoint = data.endpoint_id.as_deref().and_then(|id| EndpointId::parse(id).ok());
+        let Some(endpoint) = endpoint else {
+            let correlation_id = &data.correlation_id;
+            tracing::warn!(correlation_id, "a message for a device names no endpoint; it is dropped");
+            return None;
+        };
+        Some((endpoint, data))
+    }
+
     /// Delivers a push to every connection of the endpoint, subscribed or not, and reports to its sender.
     fn push(&self, endpoint: &EndpointId, data: ExtensionData, reply: Option<String>, scope: Scope) {
         let gateway = &self.gateway;
-        let connections = gateway.connections.endpoints.of(endpoint);
+        let longest = Duration::from_millis(gateway.config.push_deadline_ms);
+        let patience = data.remaining(now_ms()).map_or(longest, |left| left.min(longest));
+        let deadline = Instant::now() + patience;
+        let awaited = match &reply {
+            None => None,
+            Some(_) => match self.awaited.clone().try_acquire_owned() {
+                Ok(awaited) => Some(awaited),
+                // What cannot be reported is not begun: its sender takes silence for an endpoint that is not here.
+                Err(_) => return gateway.metrics.push("failed"),
+            },
+        };
         let (receipt, told) = Receipt::new();
-        let (outcome, payload) = uplink::response(&data);
         let mut taken = false;
-        for connection in connections {
+        let (outcome, payload) = uplink::response(&data);
+        for connection in gateway.connections.endpoints.of(endpoint) {
             let Some((topic, identity)) = push_topic(&connection, endpoint, &data, outcome) else { continue };
-            let receipt = reply.is_some().then(|| receipt.clone());
-            let (qos, payload) = (Qos::AtLeastOnce, payload.clone());
-            let bytes = payload.len();
-            if connection.send(Outgoing { topic, payload, qos, correlation_data: None, receipt }) {
-                taken = true;
-                identity.traffic.sent(bytes);
+            let message = Outgoing {
+                deadline: Some(deadline),
+                receipt: reply.is_some().then(|| receipt.clone()),
+                ..Outgoing::new(topic, payload.clone(), Qos::AtLeastOnce)
+            };
+            if connection.send(message) {
+                identity.traffic.sent(payload.len());
+                if !std::mem::replace(&mut taken, true) {
+                    // At once: the sender takes silence for nobody who holds the endpoint.
+                    gateway.report(reply.as_deref(), &data, 102, "");
+                }
             }
         }
         // From now on only those hold it that may still deliver.
@@ -133,44 +173,29 @@ impl Downlink {
         if !taken {
             gateway.metrics.push("not_here");
             if scope == Scope::Replica {
-                gateway.report(reply, &data, 404, "the endpoint is not connected to this replica");
+                let reason = "the endpoint is not connected to this replica";
+                gateway.report(reply.as_deref(), &data, 404, reason);
             }
             return;
         }
         let Some(reply) = reply else { return gateway.metrics.push("delivered") };
-        let Ok(awaited) = self.awaited.clone().try_acquire_owned() else { return };
-        let longest = Duration::from_millis(gateway.config.push_deadline_ms);
-        let patience = data.remaining(now_ms()).map_or(longest, |left| left.min(longest));
         let gateway = gateway.clone();
         tokio::spawn(async move {
             let _awaited = awaited;
-            match tokio::time::timeout(patience, told).await {
-                Ok(Ok(())) => {
-                    gateway.metrics.push("delivered");
-                    gateway.report(Some(reply), &data, 200, "");
-                }
-                Ok(Err(_)) => {
-                    gateway.metrics.push("failed");
-                    if scope == Scope::Replica {
-                        gateway.report(
-                            Some(reply),
-                            &data,
-                            404,
-                            "the endpoint disconnected before it had the message",
-                        );
-                    }
-                }
-                Err(_) => {
-                    gateway.metrics.push("failed");
-                    gateway.report(Some(reply), &data, 504, "the device did not acknowledge in time");
-                }
-            }
+            let fate = told.until(deadline).await;
+            gateway.metrics.push(if fate == Fate::Delivered { "delivered" } else { "failed" });
+            let (status_code, reason) = match fate {
+                Fate::Delivered => (200, ""),
+                Fate::NeverWritten => (404, "the push could not be written to the device"),
+                Fate::Unacknowledged => (504, "the device did not acknowledge"),
+            };
+            gateway.report(Some(&reply), &data, status_code, reason);
         });
     }
 }
 
 impl Gateway {
-    fn report(&self, reply: Option<String>, data: &ExtensionData, status_code: i32, reason: &str) {
+    fn report(&self, reply: Option<&str>, data: &ExtensionData, status_code: i32, reason: &str) {
         let Some(reply) = reply else { return };
         let report = DeliveryReport {
             correlation_id: data.correlation_id.clone(),
@@ -179,7 +204,7 @@ impl Gateway {
             status_code,
             reason_phrase: (!reason.is_empty()).then(|| reason.to_owned()),
         };
-        self.notices.publish(reply, report.encode());
+        self.notices.publish(reply.to_owned(), report.encode());
     }
 
     /// Hands a response to those that did not ask but may listen, here and on other replicas. `bytes` are the encoded
@@ -199,9 +224,9 @@ impl Gateway {
         }
         let subjects = match elsewhere {
             Elsewhere::Nobody => return,
-            Elsewhere::Everybody => vec![esp::EXTENSION_DATA.service(&self.instance)],
+            Elsewhere::Everybody => vec![esp::FORWARDED_DATA.service(&self.instance)],
             Elsewhere::Replicas(replicas) => {
-                replicas.iter().map(|replica| esp::EXTENSION_DATA.replica(replica)).collect()
+                replicas.iter().map(|replica| esp::FORWARDED_DATA.replica(replica)).collect()
             }
         };
         let payload = bytes.unwrap_or_else(|| data.encode());
@@ -240,7 +265,7 @@ impl Gateway {
             let Some(granted) = connection.subscribed(&topic) else { continue };
             let (topic, qos, payload) = (topic.into(), granted.min(qos), payload.clone());
             let bytes = payload.len();
-            if connection.send(Outgoing { topic, payload, qos, correlation_data: None, receipt: None }) {
+            if connection.send(Outgoing::new(topic, payload, qos)) {
                 self.metrics.response("subscriber");
                 attachment.identity.traffic.sent(bytes);
             }

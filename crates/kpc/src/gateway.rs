@@ -1,5 +1,6 @@
 //! What all parts of the gateway share.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -8,7 +9,7 @@ use ids::{InstanceName, ReplicaId};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::addresses::Addresses;
+use crate::addresses::{Addresses, CONNECTING_PER_ADDRESS, Place};
 use crate::authorities::Authorities;
 use crate::clients::Clients;
 use crate::config::Config;
@@ -75,6 +76,16 @@ impl Gateway {
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let _entered = self.runtime.enter();
         self.context.task(task);
+    }
+
+    /// Notes where a new socket comes from; none when that has too many that have not said CONNECT, and it must be closed.
+    pub(crate) fn enter_socket(&self, address: SocketAddr) -> Option<Place> {
+        let place = self.addresses.enter(address.ip());
+        if place.is_none() {
+            self.metrics.refused_connection(CONNECTING_PER_ADDRESS);
+            tracing::debug!(%address, "a socket was closed: its address has too many ({CONNECTING_PER_ADDRESS})");
+        }
+        place
     }
 
     /// Counts a message as in flight until the result is dropped.

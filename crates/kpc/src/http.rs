@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderValue, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
 use bytes::Bytes;
@@ -34,7 +34,7 @@ pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
         .with_state(gateway)
 }
 
-async fn handle(State(gateway): State<Arc<Gateway>>, request: Request) -> Response {
+async fn handle(State(gateway): State<Arc<Gateway>>, stopping: rest::Stopping, request: Request) -> Response {
     let correlation_id = gateway.relay.correlation_ids.next();
     // At the default log level too: it gives the log lines their correlation id.
     let span = tracing::info_span!("post", %correlation_id);
@@ -43,7 +43,7 @@ async fn handle(State(gateway): State<Arc<Gateway>>, request: Request) -> Respon
     }
     // A task of its own, because a client that goes must not take its message with it.
     let handling = tokio::spawn(
-        async move { handle_in_span(&gateway, request, Passage::new(correlation_id)).await }
+        async move { handle_in_span(&gateway, request, Passage::new(correlation_id), stopping).await }
             .instrument(span.clone()),
     );
     match handling.await {
@@ -63,11 +63,18 @@ async fn refuse_method(request: Request) -> Response {
     refuse(&Failure::refused(405, reason))
 }
 
-async fn handle_in_span(gateway: &Arc<Gateway>, request: Request, mut passage: Passage) -> Response {
+async fn handle_in_span(
+    gateway: &Arc<Gateway>,
+    request: Request,
+    mut passage: Passage,
+    stopping: rest::Stopping,
+) -> Response {
     let in_flight = gateway.enter();
     let (parts, body) = request.into_parts();
     let mut upload = Upload::new(&parts.headers, body);
-    let (result, outcome) = match relay(gateway, &parts, &mut upload, &mut passage).await {
+    let wait_s = preferred_wait_s(&parts.headers, gateway.config.prefer_wait_max_s);
+    let wait = wait_s.map(|seconds| Wait { seconds, stopping });
+    let (result, outcome) = match relay(gateway, &parts, &mut upload, &mut passage, wait).await {
         Ok(answer) => {
             let status = relay::status(answer.data.status_code);
             let outcome = if status < 400 { Outcome::Stored } else { Outcome::Refused(status) };
@@ -86,9 +93,30 @@ async fn handle_in_span(gateway: &Arc<Gateway>, request: Request, mut passage: P
     // Most messages are refused before their body has been read.
     upload.discard().await;
     match result {
-        Ok(answer) => respond(answer),
+        Ok(answer) => waited(respond(answer), wait_s),
         Err(failure) => refuse(&failure),
     }
+}
+
+/// A client's wish to wait for its answer (RFC 7240), for so long at most, and not when the process stops.
+struct Wait {
+    seconds: u32,
+    stopping: rest::Stopping,
+}
+
+/// How long the client likes to wait for its answer, within our limit.
+fn preferred_wait_s(headers: &HeaderMap, max: u16) -> Option<u32> {
+    let values = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
+    extension::preferred_wait_s(values).map(|seconds| seconds.min(max.into())).filter(|seconds| *seconds > 0)
+}
+
+/// Tells the client how long its answer might have been waited for.
+fn waited(mut response: Response, wait_s: Option<u32>) -> Response {
+    let applied = wait_s.and_then(|seconds| HeaderValue::try_from(format!("wait={seconds}")).ok());
+    if let Some(applied) = applied {
+        response.headers_mut().insert("preference-applied", applied);
+    }
+    response
 }
 
 async fn relay(
@@ -96,6 +124,7 @@ async fn relay(
     parts: &Parts,
     upload: &mut Upload,
     passage: &mut Passage,
+    wait: Option<Wait>,
 ) -> Result<Answer, Failure> {
     if gateway.draining.is_cancelled() {
         return Err(Failure::passing(503, "the gateway is stopping; try again"));
@@ -111,7 +140,18 @@ async fn relay(
     if let Some(traffic) = traffic {
         traffic.received(payload.len());
     }
-    let answer = gateway.relay.exchange(&route, payload, &passage.correlation_id, deadline).await;
+    let wait_s = wait.as_ref().map(|wait| wait.seconds);
+    let exchange = gateway.relay.exchange(&route, payload, &passage.correlation_id, deadline, wait_s);
+    let answer = match &wait {
+        None => exchange.await,
+        Some(wait) => tokio::select! {
+            answer = exchange => answer,
+            // Nobody must wait for those who wait for something to happen.
+            () = wait.stopping.begun() => {
+                Err(Failure::passing(504, "the gateway is stopping before the extension has answered; try again"))
+            }
+        },
+    };
     if let Some(traffic) = traffic {
         let data = answer.as_ref().ok().and_then(|answer| answer.data.payload.as_ref());
         traffic.sent(data.map_or(0, Bytes::len));
@@ -180,6 +220,23 @@ mod tests {
         let response = answer(201, Some("{}"));
         assert_eq!((response.status(), &response.headers()["content-type"]), (StatusCode::OK, &JSON));
         assert_eq!(answer(304, Some("x")).status(), 304);
+    }
+
+    #[test]
+    fn a_client_may_ask_to_wait_within_the_limit() {
+        let headers = |value: &'static str| {
+            HeaderMap::from_iter([(
+                axum::http::HeaderName::from_static("prefer"),
+                HeaderValue::from_static(value),
+            )])
+        };
+        assert_eq!(preferred_wait_s(&headers("respond-async, wait=5"), 60), Some(5));
+        assert_eq!(preferred_wait_s(&headers("wait=61"), 60), Some(60));
+        assert_eq!(preferred_wait_s(&headers("wait=61"), 0), None);
+        assert_eq!(preferred_wait_s(&HeaderMap::new(), 60), None);
+        let response = waited(StatusCode::OK.into_response(), Some(5));
+        assert_eq!(response.headers()["preference-applied"], "wait=5");
+        assert!(waited(StatusCode::OK.into_response(), None).headers().is_empty());
     }
 
     #[tokio::test]

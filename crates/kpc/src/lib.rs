@@ -12,6 +12,7 @@
 //! |---|---|
 //! | device → extension | `mqtt/publish` or `http` → `uplink` → `relay` → NATS |
 //! | extension → device | NATS → `downlink` → `outbox` → `mqtt/drain` |
+//! | client ↔ extension, outside of 1/KP | `mqtt/publish`, `mqtt/subscribe` → `topics` → NATS → `topics` → `outbox` |
 //! | replica ↔ replica | `sharing` (endpoints), `takeover` (clients), `downlink` (responses) |
 
 mod addresses;
@@ -45,14 +46,20 @@ mod relay;
 mod revocations;
 mod shards;
 mod sharing;
+mod subscribers;
 mod switches;
 mod takeover;
 mod throttle;
+mod tls_port;
+mod topic_turns;
+mod topics;
 mod traffic;
 mod uplink;
 mod upload;
+mod web_socket;
 mod wills;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -67,7 +74,7 @@ use runtime::{Applications, Context, Description, Subjects, Tenants};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use certificates::ROUTES;
-pub use config::{Clients, Config, Limits, Mqtt, Throttle, Tls, Tokens, Traffic, Ws, Wss};
+pub use config::{Clients, Config, Limits, Mqtt, Throttle, Tls, TlsPort, Tokens, Traffic, Ws, Wss};
 
 use addresses::Addresses;
 use authorities::Authorities;
@@ -128,6 +135,9 @@ async fn start(config: Config, context: Context) -> anyhow::Result<Arc<Gateway>>
     let server = mqtt::serve(gateway.clone(), certificates).await?;
     for (transport, address) in server.addresses() {
         tracing::info!(transport = transport.name(), %address, "serving MQTT");
+    }
+    if let Some(listen) = gateway.config.tls_port.listen {
+        open_tls_port(&gateway, listen, server.handover(), &context)?;
     }
     let telling = gateway.clone();
     context.task(async move {
@@ -200,6 +210,23 @@ async fn build(
     }))
 }
 
+/// Serves MQTT and HTTPS at one port, and with HTTPS MQTT over WebSocket.
+fn open_tls_port(
+    gateway: &Arc<Gateway>,
+    listen: SocketAddr,
+    handover: mqtt::Handover,
+    context: &Context,
+) -> anyhow::Result<()> {
+    let port = tls_port::open(gateway.clone(), listen, handover.clone(), context.https().cloned())?;
+    let waiting = port.waiting();
+    tracing::info!(address = %port.address(), https = context.https().is_some(), "serving the single TLS port");
+    if gateway.config.mqtt.wss.enabled && context.https().is_some() {
+        context.mount(web_socket::router(gateway.clone(), handover, waiting));
+    }
+    context.spawn("serve the single TLS port", port.serve(context.stopping()));
+    Ok(())
+}
+
 /// The certificates of the gateway's TLS listeners, which follow their files; none when none are configured.
 async fn load_certificates(
     config: &Config,
@@ -237,8 +264,20 @@ async fn follow(gateway: &Arc<Gateway>, context: &Context) -> anyhow::Result<()>
             }
         }
     });
-    let pushes = esp::EXTENSION_DATA.service(context.instance());
-    hear(context, "deliver to devices", pushes, move |message| downlink.to_service(message)).await?;
+    let forwarded = esp::FORWARDED_DATA.service(context.instance());
+    let to = downlink.clone();
+    hear(context, "deliver what is forwarded", forwarded, move |message| to.forwarded(&message)).await?;
+    // In the names of extensions, and RFC 4's own.
+    for (name, subject) in [
+        ("deliver to devices", esp::EXTENSION_DATA.by_any(context.instance())),
+        ("deliver to devices, from RFC 4's subject", esp::EXTENSION_DATA.service(context.instance())),
+    ] {
+        let to = downlink.clone();
+        hear(context, name, subject, move |message| to.to_service(message)).await?;
+    }
+
+    let (to, messages) = (downlink, ism::topics::MESSAGE.by_any(context.instance()));
+    hear(context, "deliver on topics of extensions", messages, move |message| to.to_topic(message)).await?;
 
     for (name, subject, handle) in heard(gateway, context) {
         let to = gateway.clone();

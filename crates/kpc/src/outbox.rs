@@ -5,10 +5,12 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
 
 use crate::connection::ConnectionId;
 
@@ -83,33 +85,133 @@ pub(crate) struct Outgoing {
     pub(crate) topic: Arc<str>,
     pub(crate) payload: Bytes,
     pub(crate) qos: Qos,
-    /// MQTT 5: for answers to a Response Topic.
+    /// MQTT 5: for answers to a Response Topic, and for messages on topics of extensions.
     pub(crate) correlation_data: Option<Bytes>,
-    /// Told when the client has the message.
+    /// MQTT 5: where the client shall answer.
+    pub(crate) response_topic: Option<Arc<str>>,
+    /// After this it is not written any more.
+    pub(crate) deadline: Option<Instant>,
+    /// Told what becomes of the message.
     pub(crate) receipt: Option<Arc<Receipt>>,
 }
 
 impl Outgoing {
-    fn size(&self) -> usize {
-        self.topic.len() + self.payload.len() + self.correlation_data.as_ref().map_or(0, Bytes::len)
+    pub(crate) fn new(topic: Arc<str>, payload: Bytes, qos: Qos) -> Self {
+        Self {
+            topic,
+            payload,
+            qos,
+            correlation_data: None,
+            response_topic: None,
+            deadline: None,
+            receipt: None,
+        }
+    }
+
+    /// The message with at most this quality of service.
+    pub(crate) fn limited(self, qos: Qos) -> Self {
+        Self { qos: self.qos.min(qos), ..self }
+    }
+
+    /// Whether it may be written now. From then on it counts as written.
+    pub(crate) fn begin(&self, now: Instant) -> bool {
+        self.deadline.is_none_or(|deadline| now < deadline)
+            && self.receipt.as_ref().is_none_or(|receipt| receipt.begin())
+    }
+
+    pub(crate) fn size(&self) -> usize {
+        let correlation_data = self.correlation_data.as_ref().map_or(0, Bytes::len);
+        let response_topic = self.response_topic.as_ref().map_or(0, |topic| topic.len());
+        self.topic.len() + self.payload.len() + correlation_data + response_topic
     }
 }
 
-/// Tells the sender of a message that a client has it; dropped untold when no client gets it.
+/// What became of a message to the clients of an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// A client has it: acknowledged, or written with QoS 0.
+    Delivered,
+    /// It was written, or is about to be, and not acknowledged.
+    Unacknowledged,
+    /// It was not written to any client and never will be.
+    NeverWritten,
+}
+
+/// Whether a message has been handed to a connection.
+#[derive(Debug, Default)]
+struct Writing(AtomicU8);
+
+impl Writing {
+    const WAITS: u8 = 0;
+    const BEGUN: u8 = 1;
+    const GIVEN_UP: u8 = 2;
+
+    /// Turns what waits into something else; returns what it is then.
+    fn turn(&self, to: u8) -> u8 {
+        match self.0.compare_exchange(Self::WAITS, to, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => to,
+            Err(already) => already,
+        }
+    }
+}
+
+/// Held with each copy of a message; the last one that is dropped tells its [`Told`].
 #[derive(Debug)]
-pub(crate) struct Receipt(Mutex<Option<oneshot::Sender<()>>>);
+pub(crate) struct Receipt {
+    teller: Mutex<Option<oneshot::Sender<Fate>>>,
+    writing: Arc<Writing>,
+}
+
+/// Hears what becomes of a message.
+#[derive(Debug)]
+pub(crate) struct Told {
+    fate: oneshot::Receiver<Fate>,
+    writing: Arc<Writing>,
+}
 
 impl Receipt {
-    pub(crate) fn new() -> (Arc<Self>, oneshot::Receiver<()>) {
-        let (sender, receiver) = oneshot::channel();
-        (Arc::new(Self(Mutex::new(Some(sender)))), receiver)
+    pub(crate) fn new() -> (Arc<Self>, Told) {
+        let (sender, fate) = oneshot::channel();
+        let writing = Arc::<Writing>::default();
+        let receipt = Arc::new(Self { teller: Mutex::new(Some(sender)), writing: writing.clone() });
+        (receipt, Told { fate, writing })
+    }
+
+    /// Whether the message may be written: nobody has been told yet that it will not be.
+    pub(crate) fn begin(&self) -> bool {
+        self.writing.turn(Writing::BEGUN) == Writing::BEGUN
     }
 
     /// A client has the message: acknowledged, or written with QoS 0.
     pub(crate) fn delivered(&self) {
-        if let Some(sender) = self.0.lock().take() {
-            // Nobody waits any more when the push's deadline has passed.
-            let _ = sender.send(());
+        tell(self.teller.lock().take(), Fate::Delivered);
+    }
+}
+
+impl Drop for Receipt {
+    fn drop(&mut self) {
+        let written = self.writing.turn(Writing::GIVEN_UP) == Writing::BEGUN;
+        let fate = if written { Fate::Unacknowledged } else { Fate::NeverWritten };
+        tell(self.teller.get_mut().take(), fate);
+    }
+}
+
+fn tell(teller: Option<oneshot::Sender<Fate>>, fate: Fate) {
+    if let Some(teller) = teller {
+        // Nobody waits any more when the push's deadline has passed.
+        let _ = teller.send(fate);
+    }
+}
+
+impl Told {
+    /// What becomes of the message until the deadline. A message that waits then is given up.
+    pub(crate) async fn until(self, deadline: Instant) -> Fate {
+        match tokio::time::timeout_at(deadline, self.fate).await {
+            Ok(Ok(fate)) => fate,
+            Ok(Err(_)) | Err(_) if self.writing.turn(Writing::GIVEN_UP) == Writing::BEGUN => {
+                Fate::Unacknowledged
+            }
+            Ok(Err(_)) | Err(_) => Fate::NeverWritten,
         }
     }
 }
@@ -236,16 +338,12 @@ impl Worker {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn message(bytes: usize) -> Outgoing {
-        Outgoing {
-            topic: "t".into(),
-            payload: Bytes::from(vec![0; bytes]),
-            qos: Qos::AtMostOnce,
-            correlation_data: None,
-            receipt: None,
-        }
+        Outgoing::new("t".into(), Bytes::from(vec![0; bytes]), Qos::AtMostOnce)
     }
 
     #[test]
@@ -286,12 +384,41 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_receipt_dropped_untold_says_so() {
+    async fn a_receipt_tells_whether_a_client_may_have_the_message() {
+        let later = || Instant::now() + Duration::from_secs(60);
         let (receipt, told) = Receipt::new();
+        assert!(receipt.begin());
         receipt.delivered();
-        assert!(told.await.is_ok());
+        assert_eq!(told.until(later()).await, Fate::Delivered);
         let (receipt, told) = Receipt::new();
         drop(receipt);
-        assert!(told.await.is_err());
+        assert_eq!(told.until(later()).await, Fate::NeverWritten);
+        // One client of two was written to.
+        let (receipt, told) = Receipt::new();
+        let other = receipt.clone();
+        assert!(receipt.begin());
+        drop((receipt, other));
+        assert_eq!(told.until(later()).await, Fate::Unacknowledged);
+    }
+
+    #[tokio::test]
+    async fn what_was_told_to_be_unwritten_is_not_written() {
+        let (receipt, told) = Receipt::new();
+        assert_eq!(told.until(Instant::now()).await, Fate::NeverWritten);
+        assert!(!receipt.begin());
+        let (receipt, told) = Receipt::new();
+        assert!(receipt.begin());
+        assert_eq!(told.until(Instant::now()).await, Fate::Unacknowledged);
+        assert!(receipt.begin(), "it may go to other clients still, within its deadline");
+    }
+
+    #[test]
+    fn nothing_is_written_after_its_deadline() {
+        let now = Instant::now();
+        assert!(message(1).begin(now));
+        let (receipt, _told) = Receipt::new();
+        let message = Outgoing { deadline: Some(now), receipt: Some(receipt), ..message(1) };
+        assert!(message.begin(now.checked_sub(Duration::from_millis(1)).unwrap()));
+        assert!(!message.begin(now));
     }
 }

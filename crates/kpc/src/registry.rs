@@ -1,12 +1,12 @@
 //! Which extensions there are.
 //!
-//! Extension instances announce themselves in a NATS key-value bucket; the gateway watches it, so a new extension needs
-//! neither configuration nor a restart here. What was last known stays known while NATS is away, and an extension whose
-//! process has died stays known too: messages for it are answered with 503, not 404. When NATS has lost the bucket,
-//! extensions announce themselves again within half a minute; so one that is missing without having been deleted stays
-//! known for a while.
+//! Extension instances announce themselves in a NATS key-value bucket; the gateway watches it, so a new
+//! extension needs neither configuration nor a restart here. What was last known stays known while NATS is
+//! away, and an extension whose process has died stays known too: messages for it are answered with 503, not
+//! 404. When NATS has lost the bucket, extensions announce themselves again within half a minute; so one that
+//! is missing without having been deleted stays known for a while.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use async_nats::jetstream::kv::{self, Operation};
 use extension::Registration;
 use futures::StreamExt as _;
 use ids::InstanceName;
+use kp1::{TopicFilter, TopicPattern};
 use parking_lot::RwLock;
 use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
@@ -24,17 +25,36 @@ use crate::limits::Backoff;
 
 /// How often the whole bucket is read again, in case a change was missed.
 const READ_AGAIN: Duration = Duration::from_secs(60);
-/// How long an extension that is missing in the bucket stays known, at least: twice the time in which it would announce
-/// itself again.
+/// How long an extension that is missing in the bucket stays known, at least: twice the time in which it
+/// would announce itself again.
 const MISSING_KEPT: Duration = Duration::from_secs(60);
+/// Topic patterns of one extension; more are ignored.
+const TOPICS_MAX: usize = 64;
 
 /// What is known of an extension.
 pub(crate) enum Known {
     Extension(Arc<Registration>),
     /// No instance of that name has announced itself, and others have.
     Unknown,
-    /// The bucket has not been read yet, or no extension has announced itself: NATS is new or has lost its store, and the
-    /// extensions are about to. So nothing can be said.
+    /// The bucket has not been read yet, or no extension has announced itself: NATS is new or has lost its
+    /// store, and the extensions are about to. So nothing can be said.
+    NotYet,
+}
+
+/// Topics outside of 1/KP that an extension serves.
+#[derive(Debug)]
+pub(crate) struct Served {
+    pub(crate) extension: InstanceName,
+    pub(crate) pattern: TopicPattern,
+    /// The extension's payload limit.
+    pub(crate) max_payload_bytes: Option<usize>,
+}
+
+/// Who serves topics outside of 1/KP.
+pub(crate) enum Server {
+    Extension(Arc<Served>),
+    Nobody,
+    /// As [`Known::NotYet`].
     NotYet,
 }
 
@@ -43,6 +63,9 @@ pub(crate) enum Known {
 pub(crate) struct Registry {
     /// None before the bucket has been read.
     extensions: RwLock<Option<HashMap<InstanceName, Entry>>>,
+    /// By the extensions' names: of two that serve the same topic the first does. Written under the lock of
+    /// the extensions.
+    topics: RwLock<Arc<[Arc<Served>]>>,
     again: Notify,
 }
 
@@ -71,6 +94,61 @@ impl Registry {
         }
     }
 
+    /// Who serves a topic outside of 1/KP.
+    pub(crate) fn server_of_topic(&self, topic: &str) -> Server {
+        self.server(|pattern| pattern.takes(topic))
+    }
+
+    /// Who serves the topics that a filter reaches, outside of 1/KP.
+    pub(crate) fn server_of_filter(&self, filter: &TopicFilter) -> Server {
+        self.server(|pattern| pattern.admits(filter))
+    }
+
+    fn server(&self, is_served: impl Fn(&TopicPattern) -> bool) -> Server {
+        if self.extensions.read().as_ref().is_none_or(HashMap::is_empty) {
+            return Server::NotYet;
+        }
+        let topics = self.topics.read().clone();
+        let first = topics.iter().find(|served| is_served(&served.pattern));
+        first.map_or(Server::Nobody, |served| Server::Extension(served.clone()))
+    }
+
+    /// The filters by which clients may have subscribed to a topic of an extension; none when it is not one
+    /// of its topics.
+    pub(crate) fn filters(&self, extension: &str, topic: &str) -> BTreeSet<String> {
+        let topics = self.topics.read().clone();
+        let own = topics.iter().filter(|served| served.extension.as_str() == extension);
+        own.filter(|served| served.pattern.takes(topic))
+            .flat_map(|served| served.pattern.filters(topic))
+            .collect()
+    }
+
+    /// Reads the topics anew out of the registrations.
+    fn gather_topics(&self, extensions: &HashMap<InstanceName, Entry>) {
+        let mut by_name: Vec<_> = extensions.iter().collect();
+        by_name.sort_by_key(|(name, _)| *name);
+        let declared = by_name.iter().flat_map(|(name, entry)| {
+            let topics = entry.registration.topics.iter().take(TOPICS_MAX);
+            topics.map(move |text| (*name, &entry.registration, text))
+        });
+        let parsed = declared.filter_map(|(extension, registration, text)| {
+            let pattern = TopicPattern::parse(text)
+                .inspect_err(|error| tracing::debug!(%extension, text, %error, "a topic pattern is ignored"))
+                .ok()?;
+            let max_payload_bytes = registration.max_payload_bytes;
+            Some(Arc::new(Served { extension: extension.clone(), pattern, max_payload_bytes }))
+        });
+        let topics: Arc<[_]> = parsed.collect();
+        let before = std::mem::replace(&mut *self.topics.write(), topics.clone());
+        let same = |one: &Arc<Served>, other: &Arc<Served>| {
+            one.extension == other.extension && one.pattern == other.pattern
+        };
+        // Registrations are read again and again; what they say is told when it is news.
+        if before.len() != topics.len() || !before.iter().zip(&*topics).all(|(one, other)| same(one, other)) {
+            tell_overlaps(&topics);
+        }
+    }
+
     /// Reads the bucket anew: changes may have been missed.
     pub(crate) fn read_again(&self) {
         self.again.notify_one();
@@ -81,10 +159,12 @@ impl Registry {
             && let Some(extensions) = &mut *self.extensions.write()
         {
             extensions.insert(name, Entry::new(registration));
+            self.gather_topics(extensions);
         }
     }
 
-    /// Takes over all that the bucket holds. What it does not hold is forgotten only if it is missing for long.
+    /// Takes over all that the bucket holds. What it does not hold is forgotten only if it is missing for
+    /// long.
     fn replace(&self, found: HashMap<InstanceName, Registration>, now: Instant) {
         let mut known = self.extensions.write();
         let mut extensions = known.take().unwrap_or_default();
@@ -99,12 +179,14 @@ impl Registry {
             now.saturating_duration_since(since) < MISSING_KEPT
         });
         extensions.extend(found.into_iter().map(|(name, registration)| (name, Entry::new(registration))));
+        self.gather_topics(&extensions);
         *known = Some(extensions);
     }
 
     fn remove(&self, key: &str) {
         if let Some(extensions) = &mut *self.extensions.write() {
             extensions.remove(key);
+            self.gather_topics(extensions);
         }
     }
 
@@ -166,6 +248,22 @@ impl Registry {
     }
 }
 
+fn tell_overlaps(topics: &[Arc<Served>]) {
+    for (at, first) in topics.iter().enumerate() {
+        for other in &topics[at + 1..] {
+            if first.extension != other.extension && first.pattern.overlaps(&other.pattern) {
+                tracing::warn!(
+                    serves = %first.extension,
+                    pattern = first.pattern.as_str(),
+                    does_not = %other.extension,
+                    other = other.pattern.as_str(),
+                    "two extensions serve the same topics; the one whose name comes first is asked"
+                );
+            }
+        }
+    }
+}
+
 fn read(key: &str, value: &[u8]) -> Option<(InstanceName, Registration)> {
     let name = InstanceName::parse(key).ok()?;
     match serde_json::from_slice(value) {
@@ -204,6 +302,45 @@ mod tests {
         assert!(matches!(registry.look_up(&dcx), Known::Unknown));
         registry.remove("cex");
         assert!(matches!(registry.look_up(&dcx), Known::NotYet));
+    }
+
+    fn serving(topics: &[&str]) -> Vec<u8> {
+        let json = serde_json::json!({
+            "name": "x", "version": "1", "protocol": "esp", "endpointAware": true, "topics": topics,
+        });
+        serde_json::to_vec(&json).unwrap()
+    }
+
+    #[test]
+    fn topics_are_served_by_the_first_that_names_them() {
+        let registry = Registry::default();
+        let asked = |topic: &str| match registry.server_of_topic(topic) {
+            Server::Extension(served) => served.extension.to_string(),
+            Server::Nobody => "nobody".to_owned(),
+            Server::NotYet => "not yet".to_owned(),
+        };
+        assert_eq!(asked("cmd/t/req"), "not yet");
+        registry.replace(HashMap::new(), Instant::now());
+        assert_eq!(asked("cmd/t/req"), "not yet");
+        registry.put("dcx", &registration(true));
+        assert_eq!(asked("cmd/t/req"), "nobody");
+        registry.put("b", &serving(&["cmd/{thing}/req", "cmd/{thing}/resp", "kp1/{a}", "{a}"]));
+        registry.put("a", &serving(&["cmd/x/{what}"]));
+        assert_eq!([asked("cmd/t/req"), asked("cmd/x/req"), asked("kp1/a")], ["b", "a", "nobody"]);
+        let filter = TopicFilter::parse("cmd/+/req").unwrap();
+        assert!(
+            matches!(registry.server_of_filter(&filter), Server::Extension(one) if one.extension.as_str() == "b")
+        );
+        let filters = |extension| registry.filters(extension, "cmd/x/req").into_iter().collect::<Vec<_>>();
+        assert_eq!(filters("b"), ["cmd/+/req", "cmd/x/req"]);
+        assert_eq!(filters("a"), ["cmd/x/+", "cmd/x/req"]);
+        assert!(filters("dcx").is_empty() && registry.filters("a", "cmd/y/req").is_empty());
+        registry.remove("a");
+        assert_eq!(asked("cmd/x/req"), "b");
+        // The bucket knows nothing of it any more: it is kept for a while.
+        let dcx: HashMap<_, _> = read("dcx", &registration(true)).into_iter().collect();
+        registry.replace(dcx, Instant::now());
+        assert_eq!(asked("cmd/x/req"), "b");
     }
 
     fn is_known(registry: &Registry, name: &str) -> bool {

@@ -1,14 +1,17 @@
 //! From a 1/KP path and a payload to an extension's answer (4/ESP). The transports differ only in how they read a
 //! message and write the answer; what happens between is here.
 
+mod attempts;
+mod correlation;
+
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use async_nats::Message;
+use async_nats::{HeaderMap, Message};
 use bytes::Bytes;
 use ids::{AppVersionName, ApplicationName, CorrelationId, EndpointToken, InstanceName, RequestId, TenantId};
 use ism::esp::{self, ClientData, ExtensionData};
+use ism::subject::Message as MessageType;
 use ism::{Envelope as _, Record as _};
 use kp1::RequestPath;
 use runtime::{Applications, LookupError, RequestError, Requester, now_ms};
@@ -18,9 +21,13 @@ use tokio::time::Instant;
 use crate::clients::{Clients, Sender};
 use crate::failure::{Failure, Sequel};
 use crate::identity::{Identities, Identity};
-use crate::limits::Backoff;
 use crate::registry::{Known, Registry};
 use crate::throttle::Throttle;
+
+use attempts::{NOTHING_DONE, in_time, left};
+
+pub(crate) use attempts::Attempts;
+pub(crate) use correlation::CorrelationIds;
 
 /// The gateway's settings of an application or version.
 #[derive(Debug, Default, Deserialize)]
@@ -71,7 +78,7 @@ pub(crate) struct PayloadLimit {
 
 impl PayloadLimit {
     /// The gateway's own limit, or the extension's when that is lower.
-    fn new(ours: usize, announced: Option<usize>) -> Self {
+    pub(crate) fn new(ours: usize, announced: Option<usize>) -> Self {
         match announced.filter(|announced| *announced < ours) {
             Some(bytes) => Self { bytes, key: "the extension's maxPayloadBytes" },
             None => Self { bytes: ours, key: "kpc.limits.payload_bytes" },
@@ -253,6 +260,9 @@ impl Relay {
     /// Hands the payload to the extension and waits for its answer. An answer from 500 tells of a passing failure and is
     /// one; any other is the extension's last word.
     ///
+    /// With `prefer_wait_s` the extension is told that the sender likes to wait for so many seconds, and has so much longer for its
+    /// answer; whether it is there at all is found out by the deadline.
+    ///
     /// The message is handed over again only when it is certain that nothing of it has been done, which is what 503 says,
     /// from an extension as from here. After anything else it may have been done, and what is done twice is stored
     /// twice: that is for the device to decide.
@@ -262,14 +272,16 @@ impl Relay {
         payload: Bytes,
         correlation_id: &CorrelationId,
         deadline: Instant,
+        prefer_wait_s: Option<u32>,
     ) -> Result<Answer, Failure> {
         if payload.len() > route.payload_limit.bytes {
             return Err(too_large(Some(payload.len()), route.payload_limit));
         }
+        let answered_by = deadline + Duration::from_secs(prefer_wait_s.unwrap_or_default().into());
         let data = ClientData {
             correlation_id: correlation_id.to_string(),
             timestamp: now_ms(),
-            timeout: i64::try_from(left(deadline).as_millis()).unwrap_or(i64::MAX).max(1),
+            timeout: i64::try_from(left(answered_by).as_millis()).unwrap_or(i64::MAX).max(1),
             app_version_name: route.app_version.to_string(),
             endpoint_id: route.identity.as_ref().map(|identity| identity.endpoint.to_string()),
             resource_path: route.resource_path.clone(),
@@ -281,17 +293,49 @@ impl Relay {
         let data = data.encode();
         let mut attempts = Attempts::new(deadline);
         loop {
-            match self.exchange_once(route, data.clone(), deadline).await {
-                Err(failure) if failure.status == NOTHING_DONE => attempts.after(failure).await?,
-                last => return last,
+            let attempt = self.exchange_once(route, data.clone(), answered_by, prefer_wait_s).await;
+            if let Some(last) = attempts.while_nothing_is_done(attempt).await {
+                return last;
             }
         }
     }
 
-    async fn exchange_once(&self, route: &Route, data: Bytes, deadline: Instant) -> Result<Answer, Failure> {
-        let subject = esp::CLIENT_DATA.service(&route.extension);
+    async fn exchange_once(
+        &self,
+        route: &Route,
+        data: Bytes,
+        deadline: Instant,
+        prefer_wait_s: Option<u32>,
+    ) -> Result<Answer, Failure> {
         let extension = &route.extension;
-        let message = self.ask(subject, data, deadline).await.map_err(|Unanswered { sent, error }| {
+        let mut headers = runtime::trace::headers();
+        if let Some(seconds) = prefer_wait_s {
+            let wait = format!("wait={seconds}");
+            headers.get_or_insert_with(HeaderMap::new).insert(extension::PREFER, wait);
+        }
+        let question = Question { request: esp::CLIENT_DATA, answer: esp::EXTENSION_DATA, data, headers };
+        let message = self.ask(extension, question, deadline).await?;
+        let answer = read(extension, message.payload)?;
+        let data = &answer.data;
+        check(extension, data.status_code, data.reason_phrase.as_deref())?;
+        Ok(answer)
+    }
+
+    /// Asks an extension once. Sending has the time limit too: without NATS a message may wait long before it leaves.
+    ///
+    /// # Errors
+    /// A passing [`NOTHING_DONE`] when the question has not reached the extension, else a passing 504.
+    pub(crate) async fn ask(
+        &self,
+        extension: &InstanceName,
+        question: Question,
+        deadline: Instant,
+    ) -> Result<Message, Failure> {
+        let subject = question.request.service(extension);
+        let Question { answer, data, headers, .. } = question;
+        let sending = self.requester.exchange_with(extension, subject, answer, data, headers);
+        let sending = tokio::time::timeout_at(deadline, sending).await.unwrap_or(Err(RequestError::Timeout));
+        let unanswered = |sent: bool, error: RequestError| {
             let (status, reason) = match error {
                 RequestError::NoResponders => {
                     (NOTHING_DONE, format!("extension '{extension}' is not running now; try again"))
@@ -302,81 +346,53 @@ impl Relay {
                 }
             };
             Failure::passing(status, reason)
-        })?;
-        let data = ExtensionData::decode(&message.payload).map_err(|error| {
-            tracing::error!(extension = %extension, %error, "an extension's answer cannot be read");
-            Failure::passing(500, format!("extension '{extension}' answered what cannot be read"))
-        })?;
-        match status(data.status_code) {
-            status @ 500.. => {
-                let reason = data.reason_phrase.unwrap_or_else(|| format!("extension '{extension}' failed"));
-                Err(Failure::passing(status, reason))
-            }
-            _ => Ok(Answer { data, bytes: message.payload }),
+        };
+        let mut answers = sending.map_err(|error| unanswered(false, error))?;
+        answers.next(deadline).await.map_err(|error| unanswered(true, error))
+    }
+}
+
+/// A question to an extension, which answers in its own name.
+pub(crate) struct Question {
+    pub(crate) request: MessageType,
+    pub(crate) answer: MessageType,
+    pub(crate) data: Bytes,
+    pub(crate) headers: Option<HeaderMap>,
+}
+
+/// An answer from 500 tells of a passing failure.
+pub(crate) fn check(
+    extension: &InstanceName,
+    status_code: i32,
+    reason: Option<&str>,
+) -> Result<u16, Failure> {
+    match status(status_code) {
+        status @ 500.. => {
+            let reason = reason.map(str::to_owned);
+            Err(Failure::passing(status, reason.unwrap_or_else(|| format!("extension '{extension}' failed"))))
         }
-    }
-
-    /// Sending has the time limit too: without NATS a message may wait long before it leaves.
-    async fn ask(&self, subject: String, data: Bytes, deadline: Instant) -> Result<Message, Unanswered> {
-        let headers = runtime::trace::headers();
-        let sending = self.requester.exchange(subject, esp::EXTENSION_DATA, data, headers, 1);
-        let mut answers = tokio::time::timeout_at(deadline, sending)
-            .await
-            .unwrap_or(Err(RequestError::Timeout))
-            .map_err(|error| Unanswered { sent: false, error })?;
-        answers.next(deadline).await.map_err(|error| Unanswered { sent: true, error })
+        status => Ok(status),
     }
 }
 
-/// The status which says that nothing of a message has been done, so that it may be handed over again.
-const NOTHING_DONE: u16 = 503;
-
-/// A message without an answer, and whether it may have left.
-struct Unanswered {
-    sent: bool,
-    error: RequestError,
-}
-
-/// An attempt with less time than this would only replace the reason for the failure by "not in time".
-const WORTH_TRYING: Duration = Duration::from_millis(100);
-
-/// Attempts at the same thing, with growing pauses between them.
-struct Attempts {
-    deadline: Instant,
-    backoff: Backoff,
-}
-
-impl Attempts {
-    fn new(deadline: Instant) -> Self {
-        Self { deadline, backoff: Backoff::new() }
-    }
-
-    /// Waits before the next attempt.
-    ///
-    /// # Errors
-    /// The failure itself, when it is final or there is no time left.
-    async fn after(&mut self, failure: Failure) -> Result<(), Failure> {
-        let wait = self.backoff.next();
-        if !failure.passing || left(self.deadline) <= wait + WORTH_TRYING {
-            return Err(failure);
+/// An extension's answer. That it is this extension's is known from its subject.
+fn read(extension: &InstanceName, bytes: Bytes) -> Result<Answer, Failure> {
+    let mut data = ExtensionData::decode(&bytes).map_err(|error| {
+        tracing::error!(%extension, %error, "an extension's answer cannot be read");
+        Failure::passing(500, format!("extension '{extension}' answered what cannot be read"))
+    })?;
+    match data.extension_instance_name.as_deref() {
+        Some(name) if name == extension.as_str() => Ok(Answer { data, bytes }),
+        // Other replicas need it to know the topic.
+        None => {
+            data.extension_instance_name = Some(extension.to_string());
+            let bytes = data.encode();
+            Ok(Answer { data, bytes })
         }
-        tokio::time::sleep(wait).await;
-        Ok(())
-    }
-}
-
-fn left(deadline: Instant) -> Duration {
-    deadline.saturating_duration_since(Instant::now())
-}
-
-/// Ends an attempt that has no time limit of its own at the deadline.
-async fn in_time<T>(
-    deadline: Instant,
-    attempt: impl Future<Output = Result<T, Failure>>,
-) -> Result<T, Failure> {
-    match tokio::time::timeout_at(deadline, attempt).await {
-        Ok(done) => done,
-        Err(_) => Err(Failure::passing(504, "the deadline passed before the message could be delivered")),
+        Some(name) => {
+            tracing::error!(%extension, name, "an extension answered in the name of another one");
+            Err(Failure::passing(500, format!("extension '{extension}' answered in the name of another one")))
+        }
     }
 }
 
@@ -407,74 +423,27 @@ pub(crate) fn too_large(bytes: Option<usize>, limit: PayloadLimit) -> Failure {
     Failure::refused(413, format!("the payload{is} may be {max} bytes ({key}); send less at once"))
 }
 
-/// Makes correlation ids: a random part for the replica and a number, both short, for they are in every message.
-pub(crate) struct CorrelationIds {
-    prefix: String,
-    next: AtomicU64,
-}
-
-impl CorrelationIds {
-    pub(crate) fn new() -> Self {
-        Self { prefix: format!("{:012x}", rand::random::<u64>() >> 16), next: AtomicU64::new(1) }
-    }
-
-    pub(crate) fn next(&self) -> CorrelationId {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let text = format!("{}-{number}", self.prefix);
-        CorrelationId::parse(&text)
-            .unwrap_or_else(|_| unreachable!("hexadecimal digits and a dash are printable"))
-    }
-
-    /// Whether the id was made here.
-    pub(crate) fn made(&self, correlation_id: &str) -> bool {
-        correlation_id.strip_prefix(&self.prefix).is_some_and(|rest| rest.starts_with('-'))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn what_is_refused_is_not_tried_again() {
-        let mut attempts = Attempts::new(Instant::now() + Duration::from_secs(10));
-        assert!(attempts.after(Failure::refused(503, "")).await.is_err());
-        assert!(attempts.after(Failure::passing(504, "")).await.is_ok());
-    }
-
-    #[tokio::test]
-    async fn attempts_end_before_the_deadline_with_the_last_failure() {
-        let deadline = Instant::now() + Duration::from_millis(600);
-        let mut attempts = Attempts::new(deadline);
-        let mut count = 0;
-        let last = loop {
-            match attempts.after(Failure::passing(503, "again")).await {
-                Ok(()) => count += 1,
-                Err(last) => break last,
-            }
+    #[test]
+    fn an_answer_is_in_the_name_of_who_was_asked() {
+        let dcx = InstanceName::parse("dcx").unwrap();
+        let answer = |name: Option<&str>| {
+            let name = name.map(str::to_owned);
+            ExtensionData { extension_instance_name: name, ..ExtensionData::default() }.encode()
         };
-        assert_eq!((count, last.reason.as_ref()), (2, "again"));
-        assert!(Instant::now() < deadline);
+        let own = read(&dcx, answer(Some("dcx"))).unwrap();
+        assert_eq!(own.bytes, answer(Some("dcx")));
+        assert_eq!(read(&dcx, answer(None)).unwrap().bytes, own.bytes);
+        assert_eq!(read(&dcx, answer(Some("epmx"))).unwrap_err().status, 500);
+        assert_eq!(read(&dcx, Bytes::from_static(b"\xff")).unwrap_err().status, 500);
     }
 
     #[test]
     fn a_status_that_is_none_becomes_500() {
         assert_eq!([200, 404, 0, -1, 99, 1_000, 70_000].map(status), [200, 404, 500, 500, 500, 500, 500]);
-    }
-
-    #[test]
-    fn correlation_ids_differ() {
-        let (one, two) = (CorrelationIds::new(), CorrelationIds::new());
-        assert_ne!(one.next(), one.next());
-        assert_ne!(one.next().as_str().split('-').next(), two.next().as_str().split('-').next());
-    }
-
-    #[test]
-    fn a_correlation_id_tells_who_made_it() {
-        let (one, two) = (CorrelationIds::new(), CorrelationIds::new());
-        let id = one.next();
-        assert!(one.made(id.as_str()) && !two.made(id.as_str()));
-        assert!(!one.made("") && !one.made("push-1"));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use ids::{CorrelationId, RequestId};
 use ism::esp::ExtensionData;
 use kp1::{ErrorBody, Outcome, RequestPath};
 use runtime::now_ms;
+use tokio::sync::SemaphorePermit;
 use tokio::time::Instant;
 use tracing::Instrument as _;
 
@@ -120,10 +121,22 @@ impl Gateway {
         let ending = self.relay_publication(sender, &publication, &mut passage, deadline).await;
         let transport = if from.is_some() { Transport::Mqtt } else { Transport::Will };
         let verdict = verdict(&ending.result);
-        self.metrics.message(transport, outcome(&verdict), &passage);
-        log(&passage.correlation_id, from, &publication, &verdict);
+        self.conclude(transport, from, &publication, &passage, &verdict);
         self.answer(from, &publication, &passage.correlation_id, ending);
         verdict
+    }
+
+    /// Counts a message that has come to its end, and logs it unless it was taken.
+    pub(crate) fn conclude(
+        &self,
+        transport: Transport,
+        from: Option<&Arc<Connection>>,
+        publication: &Publication,
+        passage: &Passage,
+        verdict: &Verdict,
+    ) {
+        self.metrics.message(transport, outcome(verdict), passage);
+        log(&passage.correlation_id, from, publication, verdict);
     }
 
     async fn relay_publication(
@@ -138,15 +151,13 @@ impl Gateway {
             Payload::TooLarge(bytes) => Err(*bytes),
             Payload::NoRoom(failure) => return Ending { route: None, result: Err(failure.clone()) },
         };
-        let turn = async {
-            match sender.connection() {
-                Some(connection) => connection.in_flight.acquire().await.ok(),
-                None => None,
-            }
+        let turn = match sender.connection() {
+            Some(connection) => turn(connection, deadline).await.map(Some),
+            None => Ok(None),
         };
-        let Ok(_turn) = tokio::time::timeout_at(deadline, turn).await else {
-            let reason = "earlier messages of the connection are not answered yet; send more slowly";
-            return Ending { route: None, result: Err(Failure::passing(504, reason)) };
+        let _turn = match turn {
+            Ok(turn) => turn,
+            Err(failure) => return Ending { route: None, result: Err(failure) },
         };
         let route = match self.admit(sender, publication, passage, deadline).await {
             Ok(route) => route,
@@ -154,7 +165,7 @@ impl Gateway {
         };
         let result = match payload {
             Ok(payload) => {
-                self.relay.exchange(&route, payload.clone(), &passage.correlation_id, deadline).await
+                self.relay.exchange(&route, payload.clone(), &passage.correlation_id, deadline, None).await
             }
             Err(bytes) => Err(too_large(Some(bytes), route.payload_limit)),
         };
@@ -226,7 +237,7 @@ impl Gateway {
             let respond = |topic: Arc<str>, correlation_data: Option<Bytes>| {
                 let payload = response.payload.clone();
                 let outgoing =
-                    Outgoing { topic, payload, qos: publication.qos, correlation_data, receipt: None };
+                    Outgoing { correlation_data, ..Outgoing::new(topic, payload, publication.qos) };
                 if connection.send(outgoing) {
                     self.metrics.response("asker");
                     if let Some(identity) = identity {
@@ -294,6 +305,20 @@ pub(crate) fn error_body(status: u16, reason: &str) -> Bytes {
     ErrorBody { status_code: status, reason_phrase: reason.to_owned() }.to_json().into()
 }
 
+/// Waits until a message is one of those of its connection that may be worked on at once.
+///
+/// # Errors
+/// A passing 504 when its turn does not come before the deadline.
+pub(crate) async fn turn(connection: &Connection, deadline: Instant) -> Result<SemaphorePermit<'_>, Failure> {
+    match tokio::time::timeout_at(deadline, connection.in_flight.acquire()).await {
+        Ok(Ok(turn)) => Ok(turn),
+        Ok(Err(_)) | Err(_) => {
+            let reason = "earlier messages of the connection are not answered yet; send more slowly";
+            Err(Failure::passing(504, reason))
+        }
+    }
+}
+
 fn verdict(result: &Result<Answer, Failure>) -> Verdict {
     match result {
         Ok(answer) => match relay::status(answer.data.status_code) {
@@ -306,9 +331,18 @@ fn verdict(result: &Result<Answer, Failure>) -> Verdict {
                 ))
             }
         },
-        Err(failure) if failure.sequel == Sequel::Disconnect => Verdict::Unwelcome(failure.clone()),
-        Err(failure) if failure.passing => Verdict::Undelivered(failure.clone()),
-        Err(failure) => Verdict::Refused(failure.clone()),
+        Err(failure) => Verdict::failed(failure.clone()),
+    }
+}
+
+impl Verdict {
+    /// What is said of a message that was not taken.
+    pub(crate) fn failed(failure: Failure) -> Self {
+        match failure {
+            failure if failure.sequel == Sequel::Disconnect => Self::Unwelcome(failure),
+            failure if failure.passing => Self::Undelivered(failure),
+            failure => Self::Refused(failure),
+        }
     }
 }
 

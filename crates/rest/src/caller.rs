@@ -100,7 +100,7 @@ impl Rules {
     }
 
     /// The rule of a route. `HEAD` is answered by what answers `GET`.
-    fn of(&self, path: &str, method: &Method) -> Option<Rule> {
+    pub(crate) fn of(&self, path: &str, method: &Method) -> Option<Rule> {
         let method = if method == Method::HEAD { "GET" } else { method.as_str() };
         self.0.get(path)?.iter().find(|rule| rule.method == method).copied()
     }

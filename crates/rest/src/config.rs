@@ -28,6 +28,9 @@ pub struct Config {
     /// REST requests in work at once, of all services in the process together. Default 1024. Routes that need no
     /// credentials get a quarter of them.
     pub concurrent_requests_max: usize,
+    /// Requests in work at once, of all services together, to routes that may take longer than `request_timeout_ms` because they wait
+    /// for something, such as the answer of a device. They take no place of the others. Default 4096.
+    pub long_requests_max: usize,
     /// HTTPS beside HTTP.
     pub tls: TlsConfig,
     /// Who may call the REST interfaces.
@@ -44,6 +47,7 @@ impl Default for Config {
             body_bytes_max: 1 << 20,
             request_timeout_ms: 30_000,
             concurrent_requests_max: 1_024,
+            long_requests_max: 4_096,
             tls: TlsConfig::default(),
             auth: AuthConfig::default(),
         }
@@ -62,6 +66,7 @@ impl Config {
             ("body_bytes_max", count(self.body_bytes_max), 1 << 30),
             ("request_timeout_ms", self.request_timeout_ms, 3_600_000),
             ("concurrent_requests_max", count(self.concurrent_requests_max), 1_000_000),
+            ("long_requests_max", count(self.long_requests_max), 1_000_000),
         ];
         let outside = limits.into_iter().filter(|(_, value, max)| !(1..=*max).contains(value));
         let mut faults: Vec<String> =
@@ -96,6 +101,7 @@ mod tests {
         let config = Config {
             connections_per_address_max: 0,
             body_bytes_max: 0,
+            long_requests_max: 0,
             request_timeout_ms: u64::MAX,
             tls: TlsConfig {
                 key_file: Some("tls.key".into()),
@@ -110,6 +116,7 @@ mod tests {
             "http.connections_per_address_max",
             "http.body_bytes_max",
             "http.request_timeout_ms",
+            "http.long_requests_max",
             "http.tls.certificate_file",
             "http.tls.handshake_timeout_ms",
             "http.auth.api_key",

@@ -24,6 +24,10 @@ use crate::Mounts;
 use crate::admission::Full;
 use crate::tls::Handshake;
 
+/// Marks a request that came over TLS.
+#[derive(Debug, Clone, Copy)]
+pub struct OverTls;
+
 /// Serves a socket, after the handshake if it is one for HTTPS.
 pub(crate) async fn begin(
     stream: TcpStream,
@@ -36,14 +40,14 @@ pub(crate) async fn begin(
     // Answers are written at once and whole: waiting for more would only delay them.
     let _ = stream.set_nodelay(true);
     let Some(handshake) = handshake else {
-        return serve(stream, peer, mounts, idle_timeout, stopping).await;
+        return serve(stream, peer, None, mounts, idle_timeout, stopping).await;
     };
     let shaken = tokio::select! {
         shaken = handshake.shake(stream) => shaken,
         () = stopping.cancelled() => return,
     };
     match shaken {
-        Ok(stream) => Box::pin(serve(stream, peer, mounts, idle_timeout, stopping)).await,
+        Ok(stream) => Box::pin(serve(stream, peer, Some(OverTls), mounts, idle_timeout, stopping)).await,
         Err(error) => tracing::debug!(%peer, %error, "a TLS handshake failed"),
     }
 }
@@ -52,6 +56,7 @@ pub(crate) async fn begin(
 async fn serve(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     peer: SocketAddr,
+    over_tls: Option<OverTls>,
     mounts: Mounts,
     idle_timeout: Duration,
     stopping: CancellationToken,
@@ -61,6 +66,7 @@ async fn serve(
     let service = service_fn(|request: Request<Incoming>| {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(ConnectInfo(peer));
+        over_tls.map(|mark| request.extensions_mut().insert(mark));
         request.extensions_mut().insert(Arc::clone(&policy));
         // In this order: once all is mounted, the router taken after that is whole.
         request.extensions_mut().insert(policy.completeness());

@@ -75,6 +75,10 @@ fn operation_id(service: &str, method: &str, path: &str) -> String {
 
 /// What the caller needs, in words of the platform; a public operation needs nothing.
 fn describe_rule(operation: &mut Operation, rule: &Rule) {
+    if let Some(limit) = rule.time_limit {
+        let limit = Extensions::builder().add("x-time-limit-s", limit.as_secs()).build();
+        operation.extensions.get_or_insert_with(Extensions::default).merge(limit);
+    }
     if rule.scope == Scope::Public {
         operation.security = Some(Vec::new());
         return;

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::admission::Admission;
 use crate::metrics::Metrics;
 use crate::tls::Secure;
-use crate::{Authenticator, Config, Error, connection, service};
+use crate::{Authenticator, Config, Error, Https, connection, service};
 
 /// A listener could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +50,7 @@ pub struct Edge {
 #[derive(Debug, Clone)]
 pub struct Mounts {
     routes: Arc<RwLock<Router>>,
+    https: Option<Https>,
     policy: Arc<Policy>,
 }
 
@@ -61,9 +62,13 @@ pub(crate) struct Policy {
     pub(crate) request_timeout: Duration,
     /// One permit per request in work.
     pub(crate) requests: Semaphore,
+    /// The same for routes with a time limit of their own.
+    pub(crate) long_requests: Semaphore,
     /// One more for each of them to a route that needs no credentials: who has none takes no more than a part.
     pub(crate) public_requests: Semaphore,
     pub(crate) metrics: Metrics,
+    /// Cancelled when the edge takes no more connections.
+    pub(crate) stopping: CancellationToken,
     /// Whether every router of the process is mounted; before, a path that is unknown may become known.
     is_complete: AtomicBool,
 }
@@ -98,12 +103,17 @@ impl Edge {
             body_bytes_max: config.body_bytes_max,
             request_timeout: config.request_timeout(),
             requests: Semaphore::new(config.concurrent_requests_max.min(Semaphore::MAX_PERMITS)),
+            long_requests: Semaphore::new(config.long_requests_max.min(Semaphore::MAX_PERMITS)),
             public_requests: Semaphore::new(config.public_requests_max().min(Semaphore::MAX_PERMITS)),
             metrics: Metrics::new(),
+            stopping: CancellationToken::new(),
             is_complete: AtomicBool::new(false),
         };
-        let mounts =
-            Mounts { routes: Arc::new(RwLock::new(service::unknown_routes())), policy: Arc::new(policy) };
+        let mounts = Mounts {
+            routes: Arc::new(RwLock::new(service::unknown_routes())),
+            https: secure.as_ref().map(|secure| secure.https.clone()),
+            policy: Arc::new(policy),
+        };
         Ok(Self {
             listener,
             address,
@@ -140,7 +150,7 @@ impl Edge {
 
     /// Serves until `stopping` is cancelled; then takes no more connections, ends the idle ones, lets each running request finish
     /// and returns when the last connection has ended. The caller bounds that: dropping the future cuts off the rest.
-    pub async fn serve(self, stopping: CancellationToken) {
+    pub async fn serve(mut self, stopping: CancellationToken) {
         let mut connections = tokio::task::JoinSet::new();
         if let Some(secure) = &self.secure {
             tracing::info!(address = %secure.address, "serving HTTPS");
@@ -152,7 +162,7 @@ impl Edge {
             let (accepted, handshake) = tokio::select! {
                 () = stopping.cancelled() => break,
                 accepted = self.listener.accept() => (accepted, None),
-                accepted = Secure::accept(self.secure.as_ref()) => accepted,
+                accepted = Secure::accept(self.secure.as_mut()) => accepted,
                 // Ended connections are taken out, so that the set does not grow.
                 Some(_) = connections.join_next() => continue,
             };
@@ -181,6 +191,7 @@ impl Edge {
                 }
             }
         }
+        self.mounts.policy.stopping.cancel();
         drop((self.listener, self.secure));
         while connections.join_next().await.is_some() {}
     }
@@ -195,6 +206,12 @@ impl Mounts {
         let mut routes = self.routes.write();
         let merged = routes.clone().merge(router);
         *routes = merged;
+    }
+
+    /// Where sockets of HTTPS clients are handed over; none without a certificate.
+    #[must_use]
+    pub fn https(&self) -> Option<&Https> {
+        self.https.as_ref()
     }
 
     /// Says that every router is mounted. Until then an unknown path is answered 503, because who asks for it may only

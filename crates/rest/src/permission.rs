@@ -4,6 +4,7 @@
 //! holds permissions by their names alone, so that a service of another team may use names of its own.
 
 use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -117,12 +118,24 @@ pub struct Rule {
     pub permission: Permission,
     /// How far the role must reach.
     pub scope: Scope,
+    /// How long a request may take; none: `http.request_timeout_ms`. Requests of routes with a limit of their own are bounded in
+    /// number by `http.long_requests_max`, apart from all others.
+    pub time_limit: Option<Duration>,
+}
+
+impl Rule {
+    /// Gives the route a time limit of its own, for handlers that wait for something on purpose.
+    #[must_use]
+    pub const fn within_s(mut self, seconds: u16) -> Self {
+        self.time_limit = Some(Duration::from_secs(seconds as u64));
+        self
+    }
 }
 
 /// One line of a table of rules.
 #[must_use]
 pub const fn rule(method: &'static str, path: &'static str, permission: &'static str, scope: Scope) -> Rule {
-    Rule { method, path, permission: Permission(permission), scope }
+    Rule { method, path, permission: Permission(permission), scope, time_limit: None }
 }
 
 #[cfg(test)]

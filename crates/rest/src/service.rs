@@ -41,13 +41,14 @@ pub fn service(name: &'static str, rules: &'static [Rule], routes: OpenApiRouter
     let document = Bytes::from(document::describe(document, name, rules));
     let open = get(async move || ([(header::CONTENT_TYPE, "application/json")], document.clone()));
     let rules = Arc::new(Rules::new(rules));
+    let permissions = rules.clone();
     let router = routes
         .layer(from_fn(move |request: Request, next: Next| {
-            caller::require_permission(rules.clone(), request, next)
+            caller::require_permission(permissions.clone(), request, next)
         }))
         .route(&format!("{prefix}openapi.json"), open)
         .method_not_allowed_fallback(method_not_allowed);
-    guarded(name, router)
+    guarded(name, rules, router)
 }
 
 fn check_rules(name: &str, prefix: &str, rules: &[Rule], document: &OpenApi) {
@@ -69,14 +70,14 @@ fn check_rules(name: &str, prefix: &str, rules: &[Rule], document: &OpenApi) {
 
 /// The router for requests that no service takes.
 pub(crate) fn unknown_routes() -> Router {
-    guarded("edge", Router::new().fallback(not_found))
+    guarded("edge", Arc::new(Rules::new(&[])), Router::new().fallback(not_found))
 }
 
 /// Puts the common layers around a router; the last is the outermost.
-fn guarded(name: &'static str, router: Router) -> Router {
+fn guarded(name: &'static str, rules: Arc<Rules>, router: Router) -> Router {
     router
         .layer(CatchPanicLayer::custom(panicked))
-        .layer(from_fn(admit))
+        .layer(from_fn(move |request: Request, next: Next| admit(rules.clone(), request, next)))
         .layer(from_fn(move |request: Request, next: Next| observe(name, request, next)))
 }
 
@@ -114,22 +115,30 @@ async fn observe(name: &'static str, mut request: Request, next: Next) -> Respon
 }
 
 /// Holds a request to the limits on number, length and time.
-async fn admit(mut request: Request, next: Next) -> Response {
+async fn admit(rules: Arc<Rules>, mut request: Request, next: Next) -> Response {
     let policy = match Policy::of(&request) {
         Ok(policy) => policy,
         Err(error) => return error.into_response(),
     };
-    let Ok(_permit) = policy.requests.try_acquire() else {
-        let message = "too many REST requests at once (http.concurrent_requests_max): try again";
-        return Error::unavailable(message).into_response();
+    let path = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
+    let own_limit = rules.of(path, request.method()).and_then(|rule| rule.time_limit);
+    let (places, key) = match own_limit {
+        Some(_) => (&policy.long_requests, "http.long_requests_max"),
+        None => (&policy.requests, "http.concurrent_requests_max"),
+    };
+    let Ok(_permit) = places.try_acquire() else {
+        return Error::unavailable(format!("too many REST requests at once ({key}): try again"))
+            .into_response();
     };
     DefaultBodyLimit::max(policy.body_bytes_max).apply(&mut request);
-    match tokio::time::timeout(policy.request_timeout, next.run(request)).await {
+    match tokio::time::timeout(own_limit.unwrap_or(policy.request_timeout), next.run(request)).await {
         Ok(response) => response,
         Err(_) => {
-            let limit = policy.request_timeout.as_millis();
-            Error::timed_out(format!("the request took longer than {limit} ms (http.request_timeout_ms)"))
-                .into_response()
+            let limit = match own_limit {
+                Some(limit) => format!("{} s (x-time-limit-s of this route)", limit.as_secs()),
+                None => format!("{} ms (http.request_timeout_ms)", policy.request_timeout.as_millis()),
+            };
+            Error::timed_out(format!("the request took longer than {limit}")).into_response()
         }
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use ::tls::Certificates;
 use serde::Deserialize;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -57,6 +58,22 @@ impl TlsConfig {
     }
 }
 
+/// Sockets that other listeners have handed over and that are not looked at yet.
+const HANDED_MAX: usize = 1_024;
+
+/// Hands the edge sockets of HTTPS clients that another listener has accepted and not read from. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Https(mpsc::Sender<(TcpStream, SocketAddr)>);
+
+impl Https {
+    /// Serves a socket as if the edge had accepted it: with the same limits, metrics and end. Returns whether it is taken;
+    /// it is closed when too many wait, or the edge has stopped.
+    #[must_use]
+    pub fn serve(&self, stream: TcpStream, peer: SocketAddr) -> bool {
+        self.0.try_send((stream, peer)).is_ok()
+    }
+}
+
 /// The listener of HTTPS.
 #[derive(Debug)]
 pub(crate) struct Secure {
@@ -64,6 +81,8 @@ pub(crate) struct Secure {
     pub(crate) address: SocketAddr,
     pub(crate) certificates: Arc<Certificates>,
     handshake: Handshake,
+    pub(crate) https: Https,
+    handed: mpsc::Receiver<(TcpStream, SocketAddr)>,
 }
 
 /// Makes TLS connections out of sockets. Cheap to clone.
@@ -90,15 +109,23 @@ impl Secure {
         let address = listener.local_addr().map_err(failed)?;
         let timeout = Duration::from_millis(config.handshake_timeout_ms);
         let handshake = Handshake { acceptor: TlsAcceptor::from(Arc::new(server)), timeout };
-        Ok(Some(Self { listener, address, certificates, handshake }))
+        let (sender, handed) = mpsc::channel(HANDED_MAX);
+        Ok(Some(Self { listener, address, certificates, handshake, https: Https(sender), handed }))
     }
 
     /// The next connection, and how to go on with it; waits for ever without a listener.
     pub(crate) async fn accept(
-        secure: Option<&Self>,
+        secure: Option<&mut Self>,
     ) -> (io::Result<(TcpStream, SocketAddr)>, Option<Handshake>) {
         match secure {
-            Some(secure) => (secure.listener.accept().await, Some(secure.handshake.clone())),
+            Some(secure) => {
+                let accepted = tokio::select! {
+                    accepted = secure.listener.accept() => accepted,
+                    // There is always a sender.
+                    Some(handed) = secure.handed.recv() => Ok(handed),
+                };
+                (accepted, Some(secure.handshake.clone()))
+            }
             None => pending().await,
         }
     }

@@ -94,6 +94,12 @@ impl Context {
         self.shared.mounts.add(routes);
     }
 
+    /// Where sockets of HTTPS clients are handed to the HTTP listener of the process; none when it serves no HTTPS.
+    #[must_use]
+    pub fn https(&self) -> Option<&rest::Https> {
+        self.shared.mounts.https()
+    }
+
     /// Subscribes to a subject; replicas that name the same queue share its messages.
     pub async fn subscribe(&self, subject: String, queue: Option<&str>) -> anyhow::Result<Subscription> {
         let client = &self.shared.client;

@@ -13,8 +13,8 @@ use async_nats::{Client, HeaderMap, Message, StatusCode};
 use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::channel::mpsc;
-use ids::ReplicaId;
-use ism::subject::Message as MessageType;
+use ids::{InstanceName, ReplicaId};
+use ism::subject::{Message as MessageType, Reply};
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -65,7 +65,15 @@ struct Shared {
 struct Waiting {
     /// Only what comes in this protocol can be one: who may answer in it is all that NATS checks.
     protocol: &'static str,
+    /// Only what comes in this name can be one, where NATS checks that too.
+    sender: Option<InstanceName>,
     answers: mpsc::Sender<Message>,
+}
+
+impl Waiting {
+    fn may_be_answered_by(&self, reply: &Reply<'_>) -> bool {
+        self.protocol == reply.protocol && self.sender.as_ref().map(InstanceName::as_str) == reply.sender
+    }
 }
 
 impl Requester {
@@ -118,6 +126,31 @@ impl Requester {
         headers: Option<HeaderMap>,
         answers_max: usize,
     ) -> Result<Replies, RequestError> {
+        self.send(subject, answer, None, payload, headers, answers_max).await
+    }
+
+    /// Sends a message that one instance alone may answer, once, in its own name, as NATS checks
+    /// ([`Subjects::answers_in_own_name`]).
+    pub async fn exchange_with(
+        &self,
+        instance: &InstanceName,
+        subject: String,
+        answer: MessageType,
+        payload: Bytes,
+        headers: Option<HeaderMap>,
+    ) -> Result<Replies, RequestError> {
+        self.send(subject, answer, Some(instance), payload, headers, 1).await
+    }
+
+    async fn send(
+        &self,
+        subject: String,
+        answer: MessageType,
+        sender: Option<&InstanceName>,
+        payload: Bytes,
+        headers: Option<HeaderMap>,
+        answers_max: usize,
+    ) -> Result<Replies, RequestError> {
         let shared = &self.shared;
         if !shared.protocols.contains(answer.protocol) {
             tracing::error!(subject, protocol = answer.protocol, "{}", RequestError::NotDeclared);
@@ -125,16 +158,19 @@ impl Requester {
         }
         let slot = new_slot();
         // A futures channel holds its buffer plus one message for each sender.
-        let (sender, receiver) = mpsc::channel(answers_max.saturating_sub(1));
+        let (answers, receiver) = mpsc::channel(answers_max.saturating_sub(1));
         {
             let mut waiting = shared.waiting.lock();
             if waiting.len() >= PENDING_MAX {
                 return Err(RequestError::Overloaded);
             }
-            waiting.insert(slot, Waiting { protocol: answer.protocol, answers: sender });
+            waiting.insert(slot, Waiting { protocol: answer.protocol, sender: sender.cloned(), answers });
         }
         let replies = Replies { shared: shared.clone(), slot, receiver };
-        let reply = answer.reply(&shared.replica, slot);
+        let reply = match sender {
+            Some(sender) => answer.by(sender).reply(&shared.replica, slot),
+            None => answer.reply(&shared.replica, slot),
+        };
         let sent = match headers {
             Some(headers) => {
                 shared.client.publish_with_reply_and_headers(subject, reply, headers, payload).await
@@ -152,7 +188,7 @@ impl Requester {
         let shared = &self.shared;
         let slot = new_slot();
         let (sender, receiver) = mpsc::channel(0);
-        let waiting = Waiting { protocol: ROUND_TRIP.protocol, answers: sender };
+        let waiting = Waiting { protocol: ROUND_TRIP.protocol, sender: None, answers: sender };
         shared.waiting.lock().insert(slot, waiting);
         let mut back = Replies { shared: shared.clone(), slot, receiver };
         let subject = ROUND_TRIP.reply(&shared.replica, slot);
@@ -184,12 +220,12 @@ impl Shared {
         let mut waiting = self.waiting.lock();
         match waiting.get_mut(&reply.slot) {
             // Answers above the bound are more than the asker wanted.
-            Some(request) if request.protocol == reply.protocol => drop(request.answers.try_send(message)),
-            // Else whoever may answer in one protocol could answer requests in all.
+            Some(request) if request.may_be_answered_by(&reply) => drop(request.answers.try_send(message)),
+            // Else whoever may answer in one protocol, or in one name, could answer requests in all.
             Some(_) => {
                 drop(waiting);
                 let subject = &message.subject;
-                tracing::warn!(%subject, "an answer in another protocol than the request's was dropped");
+                tracing::warn!(%subject, "an answer in another protocol or name than the request's was dropped");
             }
             None => {
                 drop(waiting);

@@ -97,6 +97,36 @@ impl Subjects {
             .receives_as(answer.protocol, format!("{}.*.{}", answer.protocol, answer.message_type))
     }
 
+    /// Sends answers whose subject names who answers to those who asked; in no other name than its own.
+    #[must_use]
+    pub fn answers_in_own_name(self, response: Message) -> Self {
+        let Message { protocol, message_type } = response;
+        self.publishes(format!("kaa.v1.replica.*.{protocol}.{OWN}.*.{message_type}"))
+    }
+
+    /// Sends messages whose subject names their sender to replicas of other services; in no other name than its own.
+    #[must_use]
+    pub fn tells_in_own_name(self, message: Message) -> Self {
+        let Message { protocol, message_type } = message;
+        self.publishes(format!("kaa.v1.replica.*.{protocol}.{OWN}.{message_type}"))
+    }
+
+    /// Sends messages whose subject names their sender to an instance, in no other name than its own, and hears answers of this
+    /// type only.
+    #[must_use]
+    pub fn asks_in_own_name(self, instance: &str, request: Message, answer: Message) -> Self {
+        let Message { protocol, message_type } = request;
+        self.publishes(format!("kaa.v1.service.{instance}.{protocol}.{OWN}.{message_type}"))
+            .receives_as(answer.protocol, format!("{}.*.{}", answer.protocol, answer.message_type))
+    }
+
+    /// Takes messages to the own instance whose subject names their sender, whoever that is.
+    #[must_use]
+    pub fn serves_by_name(self, request: Message) -> Self {
+        let Message { protocol, message_type } = request;
+        self.subscribes(format!("kaa.v1.service.{OWN}.{protocol}.*.{message_type}"))
+    }
+
     /// Publishes events.
     #[must_use]
     pub fn emits(self, event: Event) -> Self {
@@ -214,5 +244,25 @@ mod tests {
         assert!(kpc.subscribe.contains(&"kaa.v1.events.*.endpoint.token.revoked".to_owned()));
         assert!(kpc.subscribe.contains(&"_INBOX_kpc.>".to_owned()));
         assert!(!kpc.publish.iter().any(|subject| subject.contains("ep-token-response")));
+    }
+
+    #[test]
+    fn whoever_speaks_in_his_name_speaks_in_no_other() {
+        let data = Message { protocol: "esp", message_type: "ExtensionData" };
+        let report = Message { protocol: "esp", message_type: "DeliveryReport" };
+        let dcx = Subjects::default()
+            .answers_in_own_name(data)
+            .tells_in_own_name(data)
+            .asks_in_own_name("kpc", data, report)
+            .of(&InstanceName::parse("dcx").unwrap());
+        let expected = [
+            "kaa.v1.replica.*.esp.dcx.*.ExtensionData",
+            "kaa.v1.replica.*.esp.dcx.ExtensionData",
+            "kaa.v1.service.kpc.esp.dcx.ExtensionData",
+        ];
+        assert_eq!(dcx.publish, expected);
+        assert_eq!(dcx.subscribe, ["kaa.v1.replica.*.esp.*.DeliveryReport"]);
+        let kpc = Subjects::default().serves_by_name(data).of(&InstanceName::parse("kpc").unwrap());
+        assert_eq!(kpc.subscribe, ["kaa.v1.service.kpc.esp.*.ExtensionData"]);
     }
 }

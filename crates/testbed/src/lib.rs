@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use ids::ReplicaId;
+use ids::{InstanceName, ReplicaId};
 use ism::{Address, Record};
 use runtime::{Entry, Platform, Settings};
 use testkit::{Database, Nats};
@@ -118,7 +118,7 @@ impl Testbed {
     /// Sends a request record to a service and reads its response record, as a service of the platform would: services may answer
     /// only to subjects of that form.
     pub async fn ask<Q: Record, R: Record>(&self, subject: String, request: &Q) -> R {
-        let reply = reply_subject::<R>();
+        let reply = reply_subject::<R>(&subject);
         let mut answers = self.client.subscribe(reply.clone()).await.unwrap();
         let asked = self.client.publish_with_reply(subject.clone(), reply, request.encode()).await;
         asked.unwrap_or_else(|error| panic!("{subject}: {error}"));
@@ -134,15 +134,19 @@ impl Testbed {
     }
 }
 
-/// Where a test gets answers of this type.
-fn reply_subject<R: Record>() -> String {
+/// Where a test gets answers of this type from whoever is asked at a subject.
+fn reply_subject<R: Record>(asked: &str) -> String {
     let entry = ism::CATALOGUE.iter().find(|entry| entry.record == R::NAME && entry.schema == R::SCHEMA);
     let addresses = entry.map(|entry| entry.addresses).unwrap_or_default();
-    let message = addresses.iter().find_map(|address| match address {
-        Address::Reply(message) => Some(*message),
+    let (replica, slot) = (ReplicaId::parse("test-0").unwrap(), NEXT_SLOT.fetch_add(1, Ordering::Relaxed));
+    let reply = addresses.iter().find_map(|address| match address {
+        Address::Reply(message) => Some(message.reply(&replica, slot)),
+        Address::ReplyBy(message) => {
+            let instance = asked.split('.').nth(3).and_then(|instance| InstanceName::parse(instance).ok());
+            let instance = instance.unwrap_or_else(|| panic!("{asked} names no instance"));
+            Some(message.by(&instance).reply(&replica, slot))
+        }
         _ => None,
     });
-    let message = message.unwrap_or_else(|| panic!("{} is not an answer", R::NAME));
-    let replica = ReplicaId::parse("test-0").unwrap();
-    message.reply(&replica, NEXT_SLOT.fetch_add(1, Ordering::Relaxed))
+    reply.unwrap_or_else(|| panic!("{} is not an answer", R::NAME))
 }

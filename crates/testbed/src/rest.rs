@@ -2,8 +2,8 @@
 
 use std::net::SocketAddr;
 
-use reqwest::header::{HeaderName, HeaderValue};
-use reqwest::{Client, Method};
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use reqwest::{Client, Method, RequestBuilder, Response};
 use serde_json::Value;
 
 /// The REST interfaces of a process, called with one API key.
@@ -25,6 +25,8 @@ pub struct Answer {
     pub location: Option<String>,
     /// The header `ETag`, as it was sent.
     pub etag: Option<String>,
+    /// All headers.
+    pub headers: HeaderMap,
 }
 
 impl Answer {
@@ -94,23 +96,17 @@ impl Rest {
         body: Option<&Value>,
     ) -> Answer {
         let call = format!("{method} {path}");
-        let mut request = self
-            .client
-            .request(method, format!("http://{}{path}", self.address))
-            .header("x-iamcore-api-key", self.api_key)
-            .timeout(crate::PATIENCE);
+        let mut request = self.request(method, path).timeout(crate::PATIENCE);
         if let Some(body) = body {
             request = request.json(body);
         }
-        let headers = headers.iter().map(|(name, value)| {
-            (HeaderName::from_static(name), HeaderValue::from_str(value).expect("a header's value"))
-        });
-        request = request.headers(headers.collect());
+        request = request.headers(these(headers));
         let response = request.send().await.unwrap_or_else(|error| panic!("{call}: {error}"));
         let status = response.status().as_u16();
         let header =
             |name| response.headers().get(name).map(|value: &HeaderValue| value.to_str().unwrap().to_owned());
         let (location, etag) = (header("location"), header("etag"));
+        let headers = response.headers().clone();
         let text = response.text().await.unwrap_or_else(|error| panic!("{call}: {error}"));
         let body = if text.is_empty() {
             Value::Null
@@ -118,6 +114,26 @@ impl Rest {
             serde_json::from_str(&text)
                 .unwrap_or_else(|error| panic!("{call} answered {status} {text}: {error}"))
         };
-        Answer { status, body, location, etag }
+        Answer { status, body, location, etag, headers }
     }
+
+    /// Calls what answers without an end; the caller reads it.
+    pub async fn open(&self, path: &str, headers: &[(&'static str, &str)]) -> Response {
+        let request = self.request(Method::GET, path).headers(these(headers));
+        let response = tokio::time::timeout(crate::PATIENCE, request.send()).await;
+        let response = response.unwrap_or_else(|_| panic!("GET {path} does not answer"));
+        response.unwrap_or_else(|error| panic!("GET {path}: {error}"))
+    }
+
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let url = format!("http://{}{path}", self.address);
+        self.client.request(method, url).header("x-iamcore-api-key", self.api_key)
+    }
+}
+
+fn these(headers: &[(&'static str, &str)]) -> HeaderMap {
+    let header = |(name, value): &(&'static str, &str)| {
+        (HeaderName::from_static(name), HeaderValue::from_str(value).expect("a header's value"))
+    };
+    headers.iter().map(header).collect()
 }

@@ -1,10 +1,12 @@
 //! Server certificates that are exchanged while they serve.
 //!
 //! Every TLS server of a process takes its [`ServerConfig`] from [`server_config`]: one provider of cryptography, the
-//! same versions of TLS, and [`Certificates`] that follow their files.
+//! same versions of TLS, and [`Certificates`] that follow their files. [`offer`] tells what a client wants to speak before
+//! anybody shakes hands with it, for a port that serves several protocols.
 
 mod certificates;
 mod error;
+mod hello;
 mod pair;
 
 use std::sync::Arc;
@@ -16,6 +18,7 @@ use rustls::server::{NoServerSessionStorage, ResolvesServerCert, ServerSessionMe
 
 pub use certificates::{Certificates, Files};
 pub use error::Error;
+pub use hello::{CLIENT_HELLO_BYTES_MAX, HelloError, Offer, offer, refuse_protocols};
 
 /// The one provider of cryptography: ring.
 #[must_use]

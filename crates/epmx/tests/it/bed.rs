@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use epmx::Epmx;
 use futures::StreamExt as _;
-use ids::ReplicaId;
+use ids::{InstanceName, ReplicaId};
 use ism::config::CONFIGURATION_REQUEST;
 use ism::epmmp::{EP_METADATA_GET_REQUEST, EP_METADATA_KEYS_GET_REQUEST, EP_METADATA_PATCH_REQUEST};
 use ism::esp::{CLIENT_DATA, EXTENSION_DATA};
@@ -81,6 +81,7 @@ impl Bed {
         };
         let client = &self.testbed.client;
         let reply = EXTENSION_DATA
+            .by(&InstanceName::parse("epmx").unwrap())
             .reply(&ReplicaId::parse("kpc-1").unwrap(), self.next.fetch_add(1, Ordering::Relaxed));
         let mut answers = client.subscribe(reply.clone()).await.unwrap();
         client.publish_with_reply(CLIENT_DATA.at("epmx"), reply, data.encode()).await.unwrap();

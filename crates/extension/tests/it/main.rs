@@ -2,23 +2,26 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod push;
+mod topics;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use extension::{
-    Delivery, Endpoint, Extension, Gateway, Json, Limits, Parameters, Payload, Refusal, Registration, Routes,
+    Endpoint, Extension, Gateway, Json, Limits, Message, Parameters, Payload, Refusal, Registration, Routes,
 };
-use futures::StreamExt as _;
-use ids::{CorrelationId, EndpointId};
-use ism::esp::{CLIENT_DATA, EXTENSION_DATA};
-use ism::{ClientData, DeliveryReport, ExtensionData, Record as _};
+use ids::CorrelationId;
+use ism::esp::CLIENT_DATA;
+use ism::{ClientData, ExtensionData, Record as _};
 use runtime::{Context, Platform, Service, Settings, entry, now_ms};
 use serde_json::{Value, json};
 use testkit::eventually;
 
-#[derive(Default)]
-struct Echo;
+struct Echo {
+    gateway: Arc<Gateway>,
+}
 
 impl Extension for Echo {
     const NAME: &'static str = "echo";
@@ -29,6 +32,8 @@ impl Extension for Echo {
             .on("plain/{metric}", Echo::plain)
             .on("panic", Echo::panic)
             .on("never", Echo::never)
+            .on("wait", Echo::wait)
+            .on("push", Echo::push)
     }
 }
 
@@ -59,6 +64,21 @@ impl Echo {
     async fn never(self: Arc<Self>) -> Result<(), Refusal> {
         std::future::pending().await
     }
+
+    /// Answers how long the device likes to wait and has to, in s.
+    async fn wait(self: Arc<Self>, message: Message) -> Result<Json<Value>, Refusal> {
+        let preferred = message.prefer_wait.map(|wait| wait.as_secs());
+        Ok(Json(json!({ "preferred": preferred, "left": message.remaining().as_secs() })))
+    }
+
+    /// Pushes to the sender and answers what became of it.
+    async fn push(self: Arc<Self>, from: Endpoint, Json(ms): Json<u64>) -> Result<Bytes, Refusal> {
+        let (id, payload) = (CorrelationId::parse("push-1").unwrap(), Bytes::from_static(b"[]"));
+        let timeout = Duration::from_millis(ms);
+        let version = Some(&from.app_version_name);
+        let delivery = self.gateway.push(&from.id, version, "command/reboot", payload, &id, timeout).await;
+        Ok(Bytes::from(format!("{delivery:?}")))
+    }
 }
 
 struct EchoService;
@@ -75,7 +95,9 @@ impl Service for EchoService {
     }
 
     async fn start(_config: NoConfig, context: Context) -> anyhow::Result<()> {
-        extension::serve(&context, Arc::new(Echo), Limits::default()).await.map(drop)
+        let gateway = Arc::new(Gateway::new(context.clone()));
+        let echo = Arc::new(Echo { gateway: gateway.clone() });
+        extension::serve_with(&context, echo, Limits::default(), gateway).await
     }
 }
 
@@ -168,49 +190,47 @@ async fn the_registration_tells_the_gateway_what_there_is() {
         serde_json::from_slice::<Registration>(&value).ok()
     })
     .await;
-    assert_eq!(registration.resource_paths, ["/json", "/plain/{metric}", "/panic", "/never"]);
+    let paths = ["/json", "/plain/{metric}", "/panic", "/never", "/wait", "/push"];
+    assert_eq!(registration.resource_paths, paths);
     assert!(registration.endpoint_aware);
     assert_eq!(registration.protocol, "esp");
     drop(running.nats);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pushes_go_to_the_replica_that_spoke_last_and_else_to_all() {
+async fn a_device_may_ask_to_wait() {
     let running = start().await;
-    let context = running.platform.services()[0].clone();
-    let gateway = Gateway::new(context);
-    let endpoint = EndpointId::parse("endpoint-1").unwrap();
-    let correlation = CorrelationId::parse("push-1").unwrap();
-    let push = || {
-        gateway.push(
-            &endpoint,
-            None,
-            "/command/reboot",
-            Bytes::from_static(b"[]"),
-            &correlation,
-            Duration::from_secs(5),
-        )
+    let ask = async |prefer: Option<&str>| {
+        let mut headers = async_nats::HeaderMap::new();
+        headers.insert("X-Other", "1");
+        if let Some(prefer) = prefer {
+            headers.insert(extension::PREFER, prefer);
+        }
+        let payload = message("/wait", "", 60_000).encode();
+        let answer = running.client.request_with_headers(CLIENT_DATA.at("echo"), headers, payload).await;
+        let data = ExtensionData::decode(&answer.unwrap().payload).unwrap();
+        serde_json::from_str::<Value>(text(&data)).unwrap()
     };
-    assert_eq!(push().await, Delivery::Offline);
+    let told = ask(Some("wait=7")).await;
+    assert_eq!(told["preferred"], 7);
+    assert!(told["left"].as_u64().unwrap() > 30, "{told}");
+    assert_eq!(ask(Some("respond-async")).await["preferred"], Value::Null);
+    assert_eq!(ask(None).await["preferred"], Value::Null);
+}
 
-    let mut pushes = running.client.subscribe(EXTENSION_DATA.at("kpc")).await.unwrap();
-    running.client.flush().await.unwrap();
-    let client = running.client.clone();
-    let holder = tokio::spawn(async move {
-        let push = pushes.next().await.unwrap();
-        let data = ExtensionData::decode(&push.payload).unwrap();
-        let report = DeliveryReport {
-            correlation_id: data.correlation_id.clone(),
-            timestamp: now_ms(),
-            timeout: 0,
-            status_code: 200,
-            reason_phrase: None,
-        };
-        client.publish(push.reply.unwrap(), report.encode()).await.unwrap();
-        data
-    });
-    assert_eq!(push().await, Delivery::Delivered);
-    let data = holder.await.unwrap();
-    assert_eq!((data.resource_path.as_str(), data.request_id), ("/command/reboot", None));
-    assert_eq!(data.endpoint_id.as_deref(), Some("endpoint-1"));
+#[tokio::test(flavor = "multi_thread")]
+async fn an_extension_that_stops_waits_with_nobody() {
+    let running = start().await;
+    let mut headers = async_nats::HeaderMap::new();
+    headers.insert(extension::PREFER, "wait=60");
+    let payload = message("/never", "", 60_000).encode();
+    let inbox = running.client.new_inbox();
+    let mut answers = running.client.subscribe(inbox.clone()).await.unwrap();
+    let subject = CLIENT_DATA.at("echo");
+    running.client.publish_with_reply_and_headers(subject, inbox, headers, payload).await.unwrap();
+    // What came before this one has been taken.
+    assert_eq!(running.ask("/json", "1", 10_000).await.status_code, 200);
+    running.platform.stop().await.unwrap();
+    let answer = futures::StreamExt::next(&mut answers).await.unwrap();
+    assert_eq!(ExtensionData::decode(&answer.payload).unwrap().status_code, 504);
 }

@@ -83,7 +83,10 @@ fn subjects_are_those_of_3_ism() {
     assert_eq!(esp::CLIENT_DATA.service(&instance), "kaa.v1.service.dcx.esp.ClientData");
     assert_eq!(esp::EXTENSION_DATA.at(ism::subject::instance::KPC), "kaa.v1.service.kpc.esp.ExtensionData");
     assert_eq!(esp::EXTENSION_DATA.replica(&replica), "kaa.v1.replica.kpc-0.esp.ExtensionData");
-    assert_eq!(esp::EXTENSION_DATA.reply(&replica, 7), "kaa.v1.replica.kpc-0.esp.7.ExtensionData");
+    let by_dcx = esp::EXTENSION_DATA.by(&instance);
+    assert_eq!(by_dcx.at(ism::subject::instance::KPC), "kaa.v1.service.kpc.esp.dcx.ExtensionData");
+    assert_eq!(by_dcx.replica(&replica), "kaa.v1.replica.kpc-0.esp.dcx.ExtensionData");
+    assert_eq!(by_dcx.reply(&replica, 7), "kaa.v1.replica.kpc-0.esp.dcx.7.ExtensionData");
     assert_eq!(ism::ecap::EP_TOKEN_REVOKED.of_any(), "kaa.v1.events.*.endpoint.token.revoked");
     assert_eq!(
         tstp::data_points_received(&instance, &series),

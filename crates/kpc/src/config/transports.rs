@@ -92,3 +92,29 @@ impl Default for Wss {
         Self { enabled: true, listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8084)) }
     }
 }
+
+/// Section `[kpc.tls_port]`: one port for all that is served over TLS, for networks that let only one out. What a client offers
+/// in its first message (ALPN) decides what it gets: `x-amzn-mqtt-ca`, `mqtt` or nothing MQTT, `http/1.1` HTTPS.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TlsPort {
+    /// Where it is served, usually at port 443. Port 0 takes any free port. Default: none, there is no such port.
+    pub listen: Option<SocketAddr>,
+    /// Sockets that have been accepted and have not said what they want, or have not got their CONNACK yet; more wait to be
+    /// accepted. Default 4096.
+    pub waiting_max: usize,
+}
+
+impl Default for TlsPort {
+    fn default() -> Self {
+        Self { listen: None, waiting_max: 4_096 }
+    }
+}
+
+impl TlsPort {
+    /// What the types cannot express, as (key, message).
+    pub(super) fn fault(&self, tls: &Tls) -> Option<(&'static str, String)> {
+        let message = "has no certificate: set kpc.mqtt.tls.certificate_file and kpc.mqtt.tls.key_file";
+        (self.listen.is_some() && tls.files().is_none()).then(|| ("tls_port.listen", message.to_owned()))
+    }
+}

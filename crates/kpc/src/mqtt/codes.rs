@@ -1,6 +1,6 @@
 //! MQTT's reason codes for what the gateway says in HTTP statuses and in its own words.
 
-use kp1::RequestPath;
+use kp1::{PathError, RequestPath};
 use ntex_mqtt::v3;
 use ntex_mqtt::v5::codec::{ConnectAckReason, DisconnectReasonCode, PublishAckReason, SubscribeAckReason};
 
@@ -40,7 +40,10 @@ pub(super) fn connect_v5(refusal: &Refusal) -> ConnectAckReason {
 /// The reason code of PUBACK and PUBREC for a message that was not taken.
 pub(super) fn publish_ack(failure: &Failure, topic: &str) -> PublishAckReason {
     match failure.status {
-        400 if RequestPath::parse_topic(topic).is_err() => PublishAckReason::TopicNameInvalid,
+        // Of a topic outside of 1/KP it is the extension that says so.
+        400 if RequestPath::parse_topic(topic).is_err_and(|error| error != PathError::NotKp1) => {
+            PublishAckReason::TopicNameInvalid
+        }
         400 => PublishAckReason::PayloadFormatInvalid,
         401 | 403 => PublishAckReason::NotAuthorized,
         404 => PublishAckReason::TopicNameInvalid,
@@ -85,6 +88,7 @@ mod tests {
         let bad = Failure::refused(400, "");
         assert_eq!(publish_ack(&bad, "kp1/v/dcx/t/json"), PublishAckReason::PayloadFormatInvalid);
         assert_eq!(publish_ack(&bad, &"a/".repeat(40)), PublishAckReason::TopicNameInvalid);
+        assert_eq!(publish_ack(&bad, "cmd/thing/req"), PublishAckReason::PayloadFormatInvalid);
         assert_eq!(publish_ack(&Failure::refused(404, ""), "kp1/v/x/t"), PublishAckReason::TopicNameInvalid);
         assert_eq!(publish_ack(&Failure::refused(403, ""), "kp1/v/dcx/t"), PublishAckReason::NotAuthorized);
         assert_eq!(

@@ -5,11 +5,13 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use ntex::time::Millis;
 use ntex::util::{ByteString, Bytes};
 use ntex_mqtt::error::SendPacketError;
 use ntex_mqtt::{v3, v5};
+use tokio::time::Instant;
 
 use super::codes;
 use crate::connection::{Connection, ConnectionId};
@@ -24,6 +26,13 @@ const LAST_WORDS: Millis = Millis(250);
 pub(super) enum Sink {
     V3(v3::MqttSink),
     V5(v5::MqttSink),
+}
+
+/// What was done with a message.
+enum Sent {
+    Written,
+    /// Nothing: its deadline had passed.
+    TooLate,
 }
 
 /// What a worker thread keeps of its own.
@@ -85,7 +94,8 @@ async fn drain(connection: Arc<Connection>, sink: Sink) {
     while let Some(item) = connection.next_item() {
         match item {
             Item::Send(message) => match sink.send(message).await {
-                Ok(()) => {}
+                Ok(Sent::Written) => {}
+                Ok(Sent::TooLate) => connection.metrics.expired(),
                 // A device's own affair, and as frequent as it likes.
                 Err(SendPacketError::Encode(error)) => {
                     connection.metrics.too_large_for_client();
@@ -116,14 +126,23 @@ impl Sink {
     ///
     /// # Errors
     /// When the message is too large for the client, the connection has ended, or the client has not read for too long.
-    async fn send(&self, message: Outgoing) -> Result<(), SendPacketError> {
+    async fn send(&self, message: Outgoing) -> Result<Sent, SendPacketError> {
         let topic = ByteString::from(&*message.topic);
         let payload = Bytes::copy_from_slice(&message.payload);
         match message.qos {
-            Qos::AtMostOnce => self.send_once(&message, topic, payload).await,
+            Qos::AtMostOnce => {
+                if !message.begin(Instant::now()) {
+                    return Ok(Sent::TooLate);
+                }
+                self.send_once(&message, topic, payload).await?;
+            }
             Qos::AtLeastOnce | Qos::ExactlyOnce => {
                 if !self.ready().await {
                     return Err(SendPacketError::Disconnected);
+                }
+                // Only now: what fills the client's window may have stood there for long.
+                if !message.begin(Instant::now()) {
+                    return Ok(Sent::TooLate);
                 }
                 let sink = self.clone();
                 let mut sending =
@@ -136,9 +155,9 @@ impl Sink {
                         ntex::rt::spawn_detached(async move { tell_unacknowledged(&sending.await) });
                     }
                 }
-                Ok(())
             }
         }
+        Ok(Sent::Written)
     }
 
     /// Whether the client can learn why its connection ends only from what was just sent. When it goes on sending, its
@@ -218,14 +237,26 @@ impl Sink {
 }
 
 fn publish_v5(sink: &v5::MqttSink, message: &Outgoing, topic: ByteString) -> v5::PublishBuilder {
-    let publish = sink.publish(topic);
-    match &message.correlation_data {
-        None => publish,
-        Some(data) => {
-            let data = Bytes::copy_from_slice(data);
-            publish.properties(|properties| properties.correlation_data = Some(data))
-        }
+    let mut publish = sink.publish(topic);
+    if let Some(data) = &message.correlation_data {
+        let data = Bytes::copy_from_slice(data);
+        publish = publish.properties(|properties| properties.correlation_data = Some(data));
     }
+    if let Some(topic) = &message.response_topic {
+        let topic = ByteString::from(&**topic);
+        publish = publish.properties(|properties| properties.response_topic = Some(topic));
+    }
+    if let Some(deadline) = message.deadline {
+        // For whatever holds it up behind us.
+        let expiry = whole_seconds(deadline.saturating_duration_since(Instant::now()));
+        publish = publish.properties(|properties| properties.message_expiry_interval = Some(expiry));
+    }
+    publish
+}
+
+/// The seconds, rounded up, as MQTT has no shorter ones.
+fn whole_seconds(left: Duration) -> u32 {
+    u32::try_from(left.as_millis().div_ceil(1_000)).unwrap_or(u32::MAX).max(1)
 }
 
 fn tell_unacknowledged(sent: &Result<(), SendPacketError>) {

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `server` | the listeners and their threads |
 //! | `arrival` | a socket until MQTT begins |
+//! | `handover` | sockets that came in elsewhere |
 //! | `tls`, `websocket` | the handshakes before MQTT |
 //! | `frames` | WebSocket after its handshake |
 //! | `session` | CONNECT, CONNACK, the end of a connection |
@@ -19,6 +20,7 @@ mod arrival;
 mod codes;
 mod drain;
 mod frames;
+mod handover;
 mod publish;
 mod server;
 mod session;
@@ -26,4 +28,7 @@ mod subscribe;
 mod tls;
 mod websocket;
 
-pub(crate) use server::{CLOSE_PATIENCE, Server, serve};
+pub(crate) use arrival::Held;
+pub(crate) use handover::{Handed, Handover, Socket};
+pub(crate) use server::{CLOSE_PATIENCE, Server, bind, serve};
+pub(crate) use websocket::{Answer, opening};

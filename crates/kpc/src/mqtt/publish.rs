@@ -1,15 +1,17 @@
 //! PUBLISH from clients: the acknowledgement is the receipt, so it waits for the extension.
 
 use std::future::pending;
+use std::num::NonZeroU16;
+use std::sync::Arc;
 
 use ntex_mqtt::{QoS, v3, v5};
 use tokio::time::Instant;
 
 use super::codes;
 use super::session::{Closed, Session, expiry, quality, traceparent};
-use crate::clients::Sender;
 use crate::memory::Taken;
 use crate::outbox::{CloseReason, Qos};
+use crate::topics::Packet;
 use crate::uplink::{Payload, Publication, Verdict};
 
 /// Handles PUBLISH of MQTT 3.1.1. Returning is the acknowledgement. There is none that says no: a bad message is
@@ -28,9 +30,10 @@ pub(super) async fn publish_v3(session: &v3::Session<Session>, publish: v3::Publ
         traceparent: None,
     };
     let qos = publication.qos;
+    let head = head(session, &publication.topic, packet.packet_id, packet.dup);
     let deadline = session.local.gateway.deadline(None);
     let payload = read(session, publish.payload_size(), deadline, async || publish.read().await).await?;
-    match relay(session, Publication { payload, ..publication }, deadline).await {
+    match relay(session, Publication { payload, ..publication }, head, deadline).await {
         Verdict::Undelivered(_) if qos > Qos::AtMostOnce => {
             session.connection.finish(CloseReason::Undelivered);
             // No acknowledgement; the end of the connection ends this.
@@ -66,15 +69,22 @@ pub(super) async fn publish_v5(
         traceparent: traceparent(&properties.user_properties),
     };
     let topic = publication.topic.clone();
+    let head = head(session, &publication.topic, packet.packet_id, packet.dup);
     let deadline = session.local.gateway.deadline(publication.expiry);
     let payload = read(session, publish.payload_size(), deadline, async || publish.read().await).await?;
-    let failure = match relay(session, Publication { payload, ..publication }, deadline).await {
+    let failure = match relay(session, Publication { payload, ..publication }, head, deadline).await {
         Verdict::Taken => return Ok(publish.ack()),
         Verdict::Unwelcome(_) => return unwelcome(session).await,
         Verdict::Refused(failure) | Verdict::Undelivered(failure) => failure,
     };
     let ack = v5::PublishAck::new(codes::publish_ack(&failure, &topic));
     Ok(if session.wants_reasons { ack.reason(failure.to_string().into()) } else { ack })
+}
+
+/// What else is to be known of a PUBLISH. It takes its place among others before anything is awaited.
+fn head(session: &Session, topic: &Arc<str>, id: Option<NonZeroU16>, is_duplicate: bool) -> Packet {
+    let place = session.local.gateway.place(&session.connection, topic);
+    Packet { id: id.map(NonZeroU16::get), is_duplicate, place }
 }
 
 /// The tenant wants credentials. The message is neither taken nor bad, so it is not acknowledged: the client may send it
@@ -86,7 +96,7 @@ async fn unwelcome<T>(session: &Session) -> T {
 
 /// Relays in a task of its own: the library drops this handler when the client goes, and a client that publishes and
 /// goes at once (as `mosquitto_pub` does) must not lose its message.
-async fn relay(session: &Session, publication: Publication, deadline: Instant) -> Verdict {
+async fn relay(session: &Session, publication: Publication, head: Packet, deadline: Instant) -> Verdict {
     let (gateway, connection) = (session.local.gateway.clone(), session.connection.clone());
     if gateway.draining.is_cancelled() {
         // Neither taken nor refused: the connection is about to be closed, and the client sends it elsewhere.
@@ -94,7 +104,7 @@ async fn relay(session: &Session, publication: Publication, deadline: Instant) -
     }
     // Boxed: the runtime moves what it is given several times, and this is large.
     let relaying = ntex::rt::spawn(Box::pin(async move {
-        gateway.publish(Sender::Client(&connection), publication, deadline).await
+        gateway.take_publication(&connection, publication, head, deadline).await
     }));
     match relaying.await {
         Ok(verdict) => verdict,

@@ -21,6 +21,7 @@ use tokio::sync::oneshot;
 
 use super::arrival::{Arrival, Reception};
 use super::drain::Local;
+use super::handover::Handover;
 use super::publish::{publish_v3, publish_v5};
 use super::session::{Closed, Session, connect_v3, connect_v5, packet_max};
 use super::subscribe::{packet_v3, packet_v5};
@@ -51,6 +52,7 @@ const STOP_PATIENCE: Seconds = Seconds(2);
 /// The running MQTT listeners.
 pub(crate) struct Server {
     addresses: Vec<(Transport, SocketAddr)>,
+    handover: Handover,
     control: NtexServer,
     ended: oneshot::Receiver<()>,
 }
@@ -59,6 +61,11 @@ impl Server {
     /// Where MQTT is served; with port 0 in the configuration the port that was given.
     pub(crate) fn addresses(&self) -> &[(Transport, SocketAddr)] {
         &self.addresses
+    }
+
+    /// Where sockets are brought that came in elsewhere.
+    pub(crate) fn handover(&self) -> Handover {
+        self.handover.clone()
     }
 
     /// Accepts no more connections; those that there are stay.
@@ -97,11 +104,13 @@ pub(crate) async fn serve(
         .iter()
         .map(|(transport, listener)| Ok((*transport, listener.local_addr()?)))
         .collect::<std::io::Result<_>>()?;
+    let handover = Handover::new();
+    let handed = handover.clone();
     let (started, starting) = oneshot::channel();
     let (ending, ended) = oneshot::channel();
     std::thread::Builder::new().name("kpc-mqtt".to_owned()).spawn(move || {
         System::build().name("kpc-mqtt").disable_signals().build(DefaultRuntime).block_on(async move {
-            let server = build(gateway, acceptor, listeners).await;
+            let server = build(gateway, acceptor, listeners, handed).await;
             let is_running = server.is_ok();
             let control = server.as_ref().map(Clone::clone).map_err(|error| anyhow::anyhow!("{error}"));
             if started.send(control).is_ok()
@@ -115,7 +124,7 @@ pub(crate) async fn serve(
         drop(ending);
     })?;
     let control = starting.await.context("the MQTT thread ended while it started")??;
-    Ok(Server { addresses, control, ended })
+    Ok(Server { addresses, handover, control, ended })
 }
 
 fn bind_all(mqtt: &Mqtt, with_tls: bool) -> anyhow::Result<Vec<(Transport, TcpListener)>> {
@@ -135,7 +144,8 @@ fn bind_all(mqtt: &Mqtt, with_tls: bool) -> anyhow::Result<Vec<(Transport, TcpLi
     .collect()
 }
 
-fn bind(listen: SocketAddr, backlog: u32) -> std::io::Result<TcpListener> {
+/// Opens a listener, with a backlog of its own.
+pub(crate) fn bind(listen: SocketAddr, backlog: u32) -> std::io::Result<TcpListener> {
     let socket = if listen.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.set_reuseaddr(true)?;
     socket.bind(listen)?;
@@ -146,6 +156,7 @@ async fn build(
     gateway: Arc<Gateway>,
     acceptor: Option<Acceptor>,
     listeners: Vec<(Transport, TcpListener)>,
+    handover: Handover,
 ) -> std::io::Result<NtexServer> {
     let config = &gateway.config;
     let settings = settings(config);
@@ -169,6 +180,7 @@ async fn build(
                 for transport in transports {
                     receive(&worker, transport, &settings, reception.clone());
                 }
+                handover.receive(settings, reception);
                 Ok(())
             });
             Ok(())

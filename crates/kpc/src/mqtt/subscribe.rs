@@ -1,15 +1,19 @@
-//! SUBSCRIBE and UNSUBSCRIBE. A client may subscribe to the topics of endpoints whose token it shows, and to nothing
-//! else: the gateway is no broker.
+//! SUBSCRIBE and UNSUBSCRIBE. A client may subscribe to the topics of endpoints whose token it shows and,
+//! when it has shown credentials, to those that an extension serves and lets it have; to nothing else: the
+//! gateway is no broker.
 
-use kp1::TopicFilter;
+use ids::CorrelationId;
+use kp1::{PathError, TopicFilter};
 use ntex_mqtt::v5::codec::{DisconnectReasonCode, UnsubscribeAckReason};
 use ntex_mqtt::{QoS, v3, v5};
 use tokio::time::Instant;
 
 use super::codes;
 use super::session::{Closed, Session, quality};
-use crate::clients::Sender;
+use crate::clients::{Client, Sender};
 use crate::failure::Failure;
+use crate::outbox::Qos;
+use crate::registry::Server;
 use crate::relay::Identified;
 
 /// Why a filter was not granted.
@@ -17,13 +21,13 @@ use crate::relay::Identified;
 pub(super) enum Denied {
     /// A shared subscription.
     Shared,
-    /// Not a filter of one endpoint's topics.
+    /// Not a filter of one endpoint's topics, nor of those that an extension serves.
     Filter,
-    /// The application version or the token does not exist, or may not be used.
+    /// The application version or the token does not exist or may not be used, or the extension refuses.
     Unauthorized,
     /// The connection has too many subscriptions or endpoints.
     Quota,
-    /// The token cannot be checked now.
+    /// The token cannot be checked now, or the extension cannot be asked.
     Unavailable,
 }
 
@@ -34,17 +38,19 @@ pub(super) async fn packet_v3(
 ) -> Result<v3::ProtocolMessageAck, Closed> {
     Ok(match message {
         v3::ProtocolMessage::Subscribe(mut subscribe) => {
+            let mut answered = Vec::new();
             for mut filter in &mut subscribe {
-                match grant(session, filter.topic(), filter.qos()).await {
+                match grant(session, filter.topic(), filter.qos(), &mut answered).await {
                     Ok(()) => filter.confirm(filter.qos()),
                     Err(_) => filter.fail(),
                 }
             }
+            open(session, answered);
             subscribe.ack()
         }
         v3::ProtocolMessage::Unsubscribe(unsubscribe) => {
             for filter in unsubscribe.iter() {
-                session.connection.unsubscribe(filter);
+                session.local.gateway.connections.unsubscribe(&session.connection, filter);
             }
             unsubscribe.ack()
         }
@@ -63,18 +69,20 @@ pub(super) async fn packet_v5(
 ) -> Result<v5::ProtocolMessageAck, Closed> {
     Ok(match message {
         v5::ProtocolMessage::Subscribe(mut subscribe) => {
+            let mut answered = Vec::new();
             for mut filter in &mut subscribe {
                 let qos = filter.options().qos;
-                match grant(session, filter.topic(), qos).await {
+                match grant(session, filter.topic(), qos, &mut answered).await {
                     Ok(()) => filter.confirm(qos),
                     Err(denied) => filter.fail(codes::subscribe_ack(denied)),
                 }
             }
+            open(session, answered);
             subscribe.ack()
         }
         v5::ProtocolMessage::Unsubscribe(mut unsubscribe) => {
             for mut filter in &mut unsubscribe {
-                if session.connection.unsubscribe(filter.topic()) {
+                if session.local.gateway.connections.unsubscribe(&session.connection, filter.topic()) {
                     filter.success();
                 } else {
                     filter.fail(UnsubscribeAckReason::NoSubscriptionExisted);
@@ -94,15 +102,35 @@ pub(super) async fn packet_v5(
     })
 }
 
+/// A filter of an extension's topics and how it was answered: the quality of service that is granted, if it
+/// is.
+type Answered = (TopicFilter, Option<Qos>);
+
+/// Lets the messages of extensions come that were held back. Nothing may be awaited between this and the
+/// SUBACK: what writes the messages runs on this thread too, and so after that.
+fn open(session: &Session, answered: Vec<Answered>) {
+    for (filter, granted) in answered {
+        session.local.gateway.connections.answer_topic(&session.connection, &filter, granted);
+    }
+}
+
 /// Grants a filter: checks whose topics it reaches, attaches the endpoint and keeps the subscription.
-async fn grant(session: &Session, text: &str, qos: QoS) -> Result<(), Denied> {
+async fn grant(session: &Session, text: &str, qos: QoS, answered: &mut Vec<Answered>) -> Result<(), Denied> {
     if text.starts_with("$share/") {
         return Err(Denied::Shared);
     }
     let filter = TopicFilter::parse(text).map_err(|_| Denied::Filter)?;
-    let target = filter
-        .target()
-        .map_err(|error| if error.status_code() == 401 { Denied::Unauthorized } else { Denied::Filter })?;
+    let target = match (filter.target(), session.connection.client.as_deref()) {
+        (Ok(target), _) => target,
+        (Err(PathError::NotKp1), Some(client)) => {
+            let granted = grant_topic(session, client, &filter).await;
+            // One without an entry is none of the extension's.
+            answered.push((filter, granted.is_ok().then(|| quality(qos))));
+            return granted;
+        }
+        (Err(error), _) if error.status_code() == 401 => return Err(Denied::Unauthorized),
+        (Err(_), _) => return Err(Denied::Filter),
+    };
     if !session.connection.rate.admit(Instant::now()) {
         return Err(Denied::Quota);
     }
@@ -112,14 +140,34 @@ async fn grant(session: &Session, text: &str, qos: QoS) -> Result<(), Denied> {
     let sender = Sender::Client(&session.connection);
     let (version, token) = (target.app_version, target.token);
     let identified = gateway.relay.identify(version, token, sender, &correlation_id, deadline).await;
-    let Identified { app_version, identity, mark } = identified.map_err(|failure| {
-        tracing::debug!(%correlation_id, client_id = &*session.connection.client_id, %failure, "a subscription was denied");
-        match failure {
-            Failure { passing: true, .. } => Denied::Unavailable,
-            Failure { status: 429, .. } => Denied::Quota,
-            _ => Denied::Unauthorized,
-        }
-    })?;
+    let Identified { app_version, identity, mark } =
+        identified.map_err(|failure| denied(session, &correlation_id, &failure))?;
     gateway.attach(&session.connection, &app_version, &identity, mark).map_err(|_| Denied::Quota)?;
     session.connection.subscribe(filter, quality(qos)).map_err(|_| Denied::Quota)
+}
+
+/// Grants a filter of topics that an extension serves, if that does.
+async fn grant_topic(session: &Session, client: &Client, filter: &TopicFilter) -> Result<(), Denied> {
+    let gateway = &session.local.gateway;
+    if matches!(gateway.relay.registry.server_of_filter(filter), Server::Nobody) {
+        return Err(Denied::Filter);
+    }
+    if !session.connection.rate.admit(Instant::now()) {
+        return Err(Denied::Quota);
+    }
+    let (correlation_id, deadline) = (gateway.relay.correlation_ids.next(), gateway.deadline(None));
+    let asking = gateway.ask_to_subscribe(&session.connection, client, filter, &correlation_id, deadline);
+    asking.await.map_err(|failure| match failure.status {
+        400 => Denied::Filter,
+        _ => denied(session, &correlation_id, &failure),
+    })
+}
+
+fn denied(session: &Session, correlation_id: &CorrelationId, failure: &Failure) -> Denied {
+    tracing::debug!(%correlation_id, client_id = &*session.connection.client_id, %failure, "a subscription was denied");
+    match failure {
+        Failure { passing: true, .. } => Denied::Unavailable,
+        Failure { status: 429, .. } => Denied::Quota,
+        _ => Denied::Unauthorized,
+    }
 }

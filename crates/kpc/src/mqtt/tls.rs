@@ -55,6 +55,14 @@ impl Acceptor {
         })
     }
 
+    /// The same for clients that say which protocol they want (ALPN). Who offers none of these gets no connection; who
+    /// says nothing gets one.
+    pub(super) fn speaking(&self, protocols: &[&[u8]]) -> Self {
+        let mut config = ServerConfig::clone(&self.config);
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+        Self { config: Arc::new(config), ..self.clone() }
+    }
+
     /// Shakes hands with a client.
     pub(super) async fn accept(&self, io: Io) -> Result<(Secured, Option<PeerCertificate>), Failed> {
         let handshake = async {

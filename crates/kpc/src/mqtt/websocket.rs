@@ -9,7 +9,8 @@ use std::time::Duration;
 use ntex::http::header::{self, HeaderMap};
 use ntex::http::{Request, StatusCode, h1};
 use ntex::io::{Filter, Io, Layer};
-use ntex::util::Either;
+use ntex::url::Url;
+use ntex::util::{ByteString, Either};
 use ntex::ws;
 
 use super::frames::Frames;
@@ -39,9 +40,31 @@ pub(super) enum Failed {
 
 /// How an opening handshake is answered.
 #[derive(Debug, PartialEq, Eq)]
-enum Answer {
-    Accept(String),
-    Refuse { status: StatusCode, headers: &'static str, reason: &'static str },
+pub(crate) enum Answer {
+    /// 101, with these headers.
+    Accept(Vec<(&'static str, String)>),
+    Refuse {
+        status: StatusCode,
+        headers: Headers,
+        reason: &'static str,
+    },
+}
+
+type Headers = &'static [(&'static str, &'static str)];
+
+/// How an opening handshake is answered that came with a request elsewhere.
+pub(crate) fn opening(parts: &axum::http::request::Parts) -> Answer {
+    let mut request = Request::new();
+    let head = request.head_mut();
+    head.method = parts.method.clone();
+    head.uri = Url::parse_target(ByteString::from(parts.uri.path())).unwrap_or_default();
+    for (name, value) in &parts.headers {
+        // Both libraries know the same values.
+        if let Ok(value) = header::HeaderValue::from_bytes(value.as_bytes()) {
+            head.headers_mut().append(name.clone(), value);
+        }
+    }
+    answer(&request)
 }
 
 /// Answers a client's opening handshake.
@@ -54,16 +77,18 @@ pub(super) async fn upgrade<F: Filter>(
     let answer = match tokio::time::timeout(patience, io.recv(&codec)).await {
         Ok(Ok(Some((request, _)))) => answer(&request),
         Ok(Ok(None)) | Ok(Err(Either::Right(_))) => return Err(Failed::Gone),
-        Ok(Err(Either::Left(_))) => refuse(StatusCode::BAD_REQUEST, "", "this is no HTTP request"),
+        Ok(Err(Either::Left(_))) => refuse(StatusCode::BAD_REQUEST, &[], "this is no HTTP request"),
         Err(_) => return Err(Failed::Timeout(patience)),
     };
     match answer {
-        Answer::Accept(head) => {
+        Answer::Accept(headers) => {
+            let headers = lines(headers.iter().map(|(name, value)| (*name, value.as_str())));
+            let head = format!("HTTP/1.1 {}\r\n{headers}\r\n", StatusCode::SWITCHING_PROTOCOLS);
             write(&io, &head).await.map_err(Failed::Write)?;
             Ok(io.add_filter(Frames::new(frame_bytes_max)))
         }
         Answer::Refuse { status, headers, reason } => {
-            let length = reason.len() + 1;
+            let (length, headers) = (reason.len() + 1, lines(headers.iter().copied()));
             let text = format!(
                 "HTTP/1.1 {status}\r\n{headers}content-type: text/plain; charset=utf-8\r\ncontent-length: {length}\r\n\
                  connection: close\r\n\r\n{reason}\n"
@@ -76,27 +101,31 @@ pub(super) async fn upgrade<F: Filter>(
     }
 }
 
+fn lines<'h>(headers: impl Iterator<Item = (&'h str, &'h str)>) -> String {
+    headers.map(|(name, value)| format!("{name}: {value}\r\n")).collect()
+}
+
 async fn write<F: Filter>(io: &Io<F>, text: &str) -> io::Result<()> {
     io.encode_slice(text.as_bytes())?;
     io.flush(true).await
 }
 
-const fn refuse(status: StatusCode, headers: &'static str, reason: &'static str) -> Answer {
+const fn refuse(status: StatusCode, headers: Headers, reason: &'static str) -> Answer {
     Answer::Refuse { status, headers, reason }
 }
 
 fn answer(request: &Request) -> Answer {
     if !PATHS.contains(&request.path()) {
-        return refuse(StatusCode::NOT_FOUND, "", "MQTT over WebSocket is at /mqtt and /ws");
+        return refuse(StatusCode::NOT_FOUND, &[], "MQTT over WebSocket is at /mqtt and /ws");
     }
     if let Err(error) = ws::verify_handshake(request.head()) {
         use ws::error::HandshakeError::{BadWebsocketKey, GetMethodRequired};
-        const UPGRADE: &str = "upgrade: websocket\r\nsec-websocket-version: 13\r\n";
+        const UPGRADE: Headers = &[("upgrade", "websocket"), ("sec-websocket-version", "13")];
         return match error {
             GetMethodRequired => {
-                refuse(StatusCode::METHOD_NOT_ALLOWED, "allow: GET\r\n", "open a WebSocket with GET")
+                refuse(StatusCode::METHOD_NOT_ALLOWED, &[("allow", "GET")], "open a WebSocket with GET")
             }
-            BadWebsocketKey => refuse(StatusCode::BAD_REQUEST, "", "the header Sec-WebSocket-Key is wrong"),
+            BadWebsocketKey => refuse(StatusCode::BAD_REQUEST, &[], "the header Sec-WebSocket-Key is wrong"),
             _ => refuse(
                 StatusCode::UPGRADE_REQUIRED,
                 UPGRADE,
@@ -108,18 +137,15 @@ fn answer(request: &Request) -> Answer {
     let offered = offered(headers);
     if !offered.is_empty() && !offered.contains(&PROTOCOL) {
         let reason = "of the sub-protocols only mqtt is spoken (Sec-WebSocket-Protocol)";
-        return refuse(StatusCode::BAD_REQUEST, "", reason);
+        return refuse(StatusCode::BAD_REQUEST, &[], reason);
     }
     let key = headers.get(header::SEC_WEBSOCKET_KEY).and_then(|key| ws::hash_key(key.as_bytes()).ok());
     let Some(key) = key else {
-        return refuse(StatusCode::BAD_REQUEST, "", "the header Sec-WebSocket-Key is wrong");
+        return refuse(StatusCode::BAD_REQUEST, &[], "the header Sec-WebSocket-Key is wrong");
     };
-    let protocol =
-        if offered.is_empty() { String::new() } else { format!("sec-websocket-protocol: {PROTOCOL}\r\n") };
-    Answer::Accept(format!(
-        "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-accept: {key}\r\n\
-         {protocol}\r\n"
-    ))
+    let protocol = (!offered.is_empty()).then(|| ("sec-websocket-protocol", PROTOCOL.to_owned()));
+    let headers = [("upgrade", "websocket".to_owned()), ("connection", "upgrade".to_owned())];
+    Answer::Accept(headers.into_iter().chain([("sec-websocket-accept", key)]).chain(protocol).collect())
 }
 
 /// The sub-protocols that the client offers, of all its header lines.
@@ -154,7 +180,7 @@ mod tests {
 
     fn head(answer: Answer) -> String {
         match answer {
-            Answer::Accept(head) => head,
+            Answer::Accept(headers) => lines(headers.iter().map(|(name, value)| (*name, value.as_str()))),
             refused => panic!("{refused:?}"),
         }
     }
@@ -162,7 +188,7 @@ mod tests {
     fn status(answer: Answer) -> u16 {
         match answer {
             Answer::Refuse { status, .. } => status.as_u16(),
-            Answer::Accept(head) => panic!("{head}"),
+            Answer::Accept(headers) => panic!("{headers:?}"),
         }
     }
 
@@ -180,7 +206,7 @@ mod tests {
             &[(NAME, "other"), (NAME, "mqtt")],
         ] {
             let chosen = head(request("/mqtt?x=1", offers));
-            assert!(chosen.ends_with("sec-websocket-protocol: mqtt\r\n\r\n"), "{chosen}");
+            assert!(chosen.ends_with("sec-websocket-protocol: mqtt\r\n"), "{chosen}");
         }
         for offer in ["mqttv3.1", "MQTT5", ""] {
             assert_eq!(status(request("/mqtt", &[(NAME, offer)])), 400, "{offer}");

@@ -1,13 +1,11 @@
-//! Pushes from extensions, connectivity events, revocations.
+//! Connectivity events, revocations.
 
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use futures::StreamExt as _;
 use ism::Record as _;
 use ism::ecap::{EP_TOKEN_REVOKED, EndpointTokenRevokedEvent};
 use ism::elce::{CONNECTED, ConnectedEvent, DISCONNECTED, DisconnectedEvent};
-use ism::esp::{CLIENT_DATA, ClientData, DeliveryReport, EXTENSION_DATA, ExtensionData};
 use runtime::now_ms;
 use testkit::eventually;
 
@@ -17,97 +15,6 @@ use crate::world::World;
 
 /// How long the gateway gathers what one event tells.
 const GATHERED: Duration = Duration::from_millis(20);
-
-fn push(endpoint: &str, payload: &'static str) -> ExtensionData {
-    ExtensionData {
-        correlation_id: "push-1".to_owned(),
-        timestamp: now_ms(),
-        timeout: 5_000,
-        extension_instance_name: Some("echo".to_owned()),
-        endpoint_id: Some(endpoint.to_owned()),
-        resource_path: "/command/reboot".to_owned(),
-        payload: Some(Bytes::from(payload)),
-        status_code: 200,
-        ..ExtensionData::default()
-    }
-}
-
-async fn request(world: &World, subject: String, data: &ExtensionData) -> Option<DeliveryReport> {
-    let asking = world.client.request(subject, data.encode());
-    let answer = tokio::time::timeout(Duration::from_secs(3), asking).await.ok()?.ok()?;
-    Some(DeliveryReport::decode(&answer.payload).unwrap())
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_push_needs_no_subscription_and_reports_after_the_acknowledgement() {
-    let world = World::new().await;
-    let gate = world.gate(&[]).await;
-    let mut client = Client::connect(gate.mqtt, 4, "c").await;
-    let id = client.publish("kp1/demo-v1/echo/t1/json", "x", 1).await;
-    client.acknowledged(id).await;
-    let everybody = EXTENSION_DATA.at("kpc");
-    let (inbox, data) = (world.client.new_inbox(), push("e1", "now"));
-    let mut reports = world.client.subscribe(inbox.clone()).await.unwrap();
-    world.client.publish_with_reply(everybody, inbox, data.encode()).await.unwrap();
-    let message = client.next().await;
-    let Packet::Publish { topic, payload, qos: 1, id, .. } = message else { panic!("{message:?}") };
-    assert_eq!(
-        (topic.as_str(), payload.as_slice()),
-        ("kp1/demo-v1/echo/t1/command/reboot/status", &b"now"[..])
-    );
-    // The device has it and has not acknowledged it.
-    assert!(client.is_silent().await);
-    client.ack(id).await;
-    let report = DeliveryReport::decode(&reports.next().await.unwrap().payload).unwrap();
-    assert_eq!((report.status_code, report.correlation_id.as_str()), (200, "push-1"));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_extension_may_push_to_where_it_heard_from_the_endpoint_and_not_answer_late() {
-    let world = World::new().await;
-    let gate = world.gate(&[]).await;
-    let mut messages = world.listen(CLIENT_DATA.at("echo")).await;
-    let mut client = Client::connect(gate.mqtt, 4, "c").await;
-    let id = client.publish("kp1/demo-v1/echo/t1/json", "x", 1).await;
-    client.acknowledged(id).await;
-    let message = messages.next().await.unwrap();
-    let asked = ClientData::decode(&message.payload).unwrap();
-    let affine = message.reply.unwrap().to_string();
-    // The same request answered a second time: nobody waits any more.
-    let late = ExtensionData { correlation_id: asked.correlation_id, ..push("e1", "late") };
-    world.client.publish(affine.clone(), late.encode()).await.unwrap();
-    let (inbox, data) = (world.client.new_inbox(), push("e1", "affine"));
-    let mut reports = world.client.subscribe(inbox.clone()).await.unwrap();
-    world.client.publish_with_reply(affine.clone(), inbox, data.encode()).await.unwrap();
-    // Had the late answer been delivered, it would have come first.
-    assert_eq!(client.message("kp1/demo-v1/echo/t1/command/reboot/status").await, "affine");
-    let report = DeliveryReport::decode(&reports.next().await.unwrap().payload).unwrap();
-    assert_eq!(report.status_code, 200);
-    assert!(client.is_silent().await);
-    // The sender of a push to this replica hears that the endpoint is not here.
-    assert_eq!(request(&world, affine, &push("e2", "x")).await.unwrap().status_code, 404);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_replica_says_that_an_endpoint_is_not_here_and_all_together_say_nothing() {
-    let world = World::new().await;
-    let gate = world.gate(&[("kpc.push_deadline_ms", "300")]).await;
-    let replica = gate.platform.services()[0].replica().clone();
-    let report = request(&world, EXTENSION_DATA.replica(&replica), &push("e1", "x")).await.unwrap();
-    assert_eq!(report.status_code, 404);
-    assert_eq!(request(&world, EXTENSION_DATA.at("kpc"), &push("e1", "x")).await, None);
-    // A device that does not acknowledge.
-    let mut client = Client::connect(gate.mqtt, 4, "c").await;
-    let id = client.publish("kp1/demo-v1/echo/t1/json", "x", 1).await;
-    client.acknowledged(id).await;
-    let report = request(&world, EXTENSION_DATA.replica(&replica), &push("e1", "x")).await.unwrap();
-    assert_eq!(report.status_code, 504);
-    // A push that comes too late is not delivered.
-    let late = ExtensionData { timestamp: now_ms() - 10_000, ..push("e1", "late") };
-    assert_eq!(request(&world, EXTENSION_DATA.replica(&replica), &late).await, None);
-    client.message("kp1/demo-v1/echo/t1/command/reboot/status").await;
-    assert!(client.is_silent().await);
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn endpoints_come_and_go_in_one_event_for_each_connection() {

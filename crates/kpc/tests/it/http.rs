@@ -1,5 +1,8 @@
 //! The HTTP binding.
 
+use futures::StreamExt as _;
+use ism::Record as _;
+use ism::esp::{CLIENT_DATA, ClientData};
 use reqwest::{Client, Method, Response};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -29,6 +32,49 @@ async fn success_is_200_with_the_extensions_payload() {
         (data.endpoint_id.as_deref(), data.resource_path.as_str(), data.request_id),
         (Some("e1"), "/empty", None)
     );
+}
+
+/// A request that prefers to wait.
+fn waiting(gate: &Gate, path: &str, wait: &'static str) -> tokio::task::JoinHandle<Response> {
+    let url = format!("http://{}{path}", gate.platform.http_address());
+    let request = Client::new().post(url).header("Prefer", wait).body("waits");
+    tokio::spawn(async move { request.send().await.unwrap() })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_prefers_to_wait_is_waited_with() {
+    let world = World::new().await;
+    let gate = world.gate(&[("kpc.deadline_ms", "1000"), ("kpc.prefer_wait_max_s", "20")]).await;
+    let mut messages = world.listen(CLIENT_DATA.at("echo")).await;
+    let response = waiting(&gate, "/kp1/demo-v1/echo/t1/gate", "wait=3600");
+    let message = messages.next().await.unwrap();
+    assert_eq!(message.headers.unwrap().get("Prefer").unwrap().as_str(), "wait=20");
+    let timeout = ClientData::decode(&message.payload).unwrap().timeout;
+    assert!((20_000..=21_000).contains(&timeout), "{timeout}");
+    // When this has had its time, the other one has had as much.
+    let silent = post(&gate, "/kp1/demo-v1/echo/t1/silent", "x").await;
+    assert_eq!(silent.status(), 504);
+    assert!(messages.next().await.unwrap().headers.is_none_or(|headers| headers.get("Prefer").is_none()));
+    world.extension.gate.notify_one();
+    let response = response.await.unwrap();
+    assert_eq!(
+        (response.status().as_u16(), response.headers()["preference-applied"].to_str().unwrap()),
+        (200, "wait=20")
+    );
+    // That nobody is there to ask is found out sooner.
+    let dead = waiting(&gate, "/kp1/demo-v1/dead/t1/json", "wait=3600").await.unwrap();
+    assert_eq!(dead.status(), 503);
+    assert!(!dead.headers().contains_key("preference-applied"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_stops_does_not_wait_with_its_clients() {
+    let world = World::new().await;
+    let gate = world.gate(&[]).await;
+    let response = waiting(&gate, "/kp1/demo-v1/echo/t1/silent", "wait=60");
+    world.extension.has("waits").await;
+    gate.platform.stop().await.unwrap();
+    assert_eq!(response.await.unwrap().status(), 504);
 }
 
 #[tokio::test(flavor = "multi_thread")]

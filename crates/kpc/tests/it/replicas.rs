@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use ism::esp::EXTENSION_DATA;
+use ism::esp::FORWARDED_DATA;
 use testkit::eventually;
 
 use crate::client::{Client, Packet};
@@ -30,8 +30,8 @@ async fn replicas_that_share_an_endpoint_forward_only_to_each_other() {
     let mut listener = Client::connect(two.mqtt, 4, "listener").await;
     assert_eq!(listener.subscribe(&["kp1/demo-v1/echo/t1/#"], 1).await, [1]);
     let mut asker = Client::connect(one.mqtt, 4, "asker").await;
-    let mut everybody = world.listen(EXTENSION_DATA.at("kpc")).await;
-    let mut directly = world.listen(EXTENSION_DATA.replica(two.platform.services()[0].replica())).await;
+    let mut everybody = world.listen(FORWARDED_DATA.at("kpc")).await;
+    let mut directly = world.listen(FORWARDED_DATA.replica(two.platform.services()[0].replica())).await;
     let mut request = 0;
     // In the first seconds responses go to everybody; then the replicas know of each other.
     eventually("a response is forwarded to the other replica alone", Duration::from_secs(10), async || {

@@ -86,14 +86,18 @@ impl Served {
         certificate.der().clone()
     }
 
+    /// The path of a file.
+    pub(crate) fn file(&self, name: &str) -> String {
+        self.folder.path().join(name).to_str().unwrap().to_owned()
+    }
+
     pub(crate) async fn gate(&self, world: &World, extra: &[(&str, &str)]) -> Gate {
-        let file = |name| self.folder.path().join(name).to_str().unwrap().to_owned();
         let listen = |port: &testkit::Port| format!("127.0.0.1:{}", port.number());
         let settings = [
             ("kpc.mqtt.tls.listen", listen(&self.ports[0])),
             ("kpc.mqtt.wss.listen", listen(&self.ports[1])),
-            ("kpc.mqtt.tls.certificate_file", file("tls.crt")),
-            ("kpc.mqtt.tls.key_file", file("tls.key")),
+            ("kpc.mqtt.tls.certificate_file", self.file("tls.crt")),
+            ("kpc.mqtt.tls.key_file", self.file("tls.key")),
         ];
         let settings = settings.iter().map(|(key, value)| (*key, value.as_str()));
         world.gate(&settings.chain(extra.iter().copied()).collect::<Vec<_>>()).await
@@ -109,16 +113,27 @@ impl Served {
         versions: &[&'static SupportedProtocolVersion],
         identity: Option<&Identity>,
     ) -> TlsConnector {
+        self.connector_offering(versions, identity, &[])
+    }
+
+    /// The same for a client that says what it wants to speak (ALPN).
+    pub(crate) fn connector_offering(
+        &self,
+        versions: &[&'static SupportedProtocolVersion],
+        identity: Option<&Identity>,
+        protocols: &[&str],
+    ) -> TlsConnector {
         let mut roots = RootCertStore::empty();
         roots.add(self.root.der().clone()).unwrap();
         let builder = ClientConfig::builder_with_provider(tls::provider())
             .with_protocol_versions(versions)
             .unwrap()
             .with_root_certificates(roots);
-        let config = match identity {
+        let mut config = match identity {
             Some((chain, key)) => builder.with_client_auth_cert(chain.clone(), key.clone_key()).unwrap(),
             None => builder.with_no_client_auth(),
         };
+        config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
         TlsConnector::from(Arc::new(config))
     }
 

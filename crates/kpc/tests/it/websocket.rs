@@ -21,7 +21,7 @@ const PING: u8 = 9;
 const PONG: u8 = 10;
 
 /// A WebSocket, frame by frame.
-struct Socket {
+pub(crate) struct Socket {
     stream: Box<dyn Wire>,
 }
 
@@ -53,7 +53,7 @@ const UPGRADE: &str = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocke
 const OFFER: &str = "Sec-WebSocket-Protocol: mqtt\r\n";
 
 impl Socket {
-    async fn open(stream: impl Wire + 'static, path: &str) -> Self {
+    pub(crate) async fn open(stream: impl Wire + 'static, path: &str) -> Self {
         let mut stream: Box<dyn Wire> = Box::new(stream);
         let answer = request(&mut *stream, path, &format!("{UPGRADE}{OFFER}")).await;
         assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
@@ -91,7 +91,7 @@ impl Socket {
     }
 
     /// A client of MQTT over it.
-    fn client(self, version: u8) -> Client {
+    pub(crate) fn client(self, version: u8) -> Client {
         let (near, far) = tokio::io::duplex(1 << 16);
         tokio::spawn(pump(self, far));
         Client::over(near, version)

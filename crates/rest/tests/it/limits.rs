@@ -30,6 +30,38 @@ async fn a_request_over_the_time_is_cut_off() {
 }
 
 #[tokio::test]
+async fn a_route_may_have_a_time_limit_of_its_own() {
+    let site = site_with(|config| config.request_timeout_ms = 50).await;
+    let (status, message) = failure(site.get("/berths/api/v1/wait/second")).await;
+    assert_eq!(status, 504);
+    assert!(message.contains("1 s (x-time-limit-s of this route)"), "{message}");
+    let document = site.stranger_get("/berths/api/v1/openapi.json").send().await.unwrap();
+    let document: serde_json::Value = document.json().await.unwrap();
+    assert_eq!(document["paths"]["/berths/api/v1/wait/long"]["get"]["x-time-limit-s"], 60);
+    assert!(document["paths"][WAIT]["get"].get("x-time-limit-s").is_none());
+}
+
+#[tokio::test]
+async fn requests_that_wait_on_purpose_take_no_place_of_the_others() {
+    const LONG: &str = "/berths/api/v1/wait/long";
+    let site = site_with(|config| {
+        config.concurrent_requests_max = 1;
+        config.long_requests_max = 1;
+    })
+    .await;
+    let first = tokio::spawn(site.get(LONG).send());
+    site.begun.notified().await;
+    assert_eq!(site.get("/berths/api/v1/berths").send().await.unwrap().status(), 200);
+    let (status, message) = failure(site.get(LONG)).await;
+    assert_eq!(status, 503);
+    assert!(message.contains("http.long_requests_max"), "{message}");
+    // They do not hold up the end of the process.
+    site.stopping.cancel();
+    assert_eq!(first.await.unwrap().unwrap().text().await.unwrap(), "stopping");
+    timeout(WITHIN, site.served).await.unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn requests_over_the_number_are_refused_at_once() {
     let site = site_with(|config| config.concurrent_requests_max = 1).await;
     let first = tokio::spawn(site.get(WAIT).send());

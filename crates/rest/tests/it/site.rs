@@ -9,7 +9,7 @@ use opentelemetry_sdk::metrics::{InMemoryMetricExporter, PeriodicReader, SdkMete
 use reqwest::{Client, RequestBuilder, Response};
 use rest::{
     Access, Caller, Config, Created, Edge, Error, Json, Mounts, Page, PageOf, Path, Role, Rule, Scope,
-    Verify, Verifying, rule,
+    Stopping, Verify, Verifying, rule,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -28,6 +28,8 @@ const ROUTES: &[Rule] = &[
     rule("GET", "/berths/api/v1/fail/{number}", "berth:read", Scope::Tenant),
     rule("GET", "/berths/api/v1/crash", "berth:read", Scope::Tenant),
     rule("GET", "/berths/api/v1/wait", "berth:read", Scope::Tenant),
+    rule("GET", "/berths/api/v1/wait/long", "berth:read", Scope::Tenant).within_s(60),
+    rule("GET", "/berths/api/v1/wait/second", "berth:read", Scope::Tenant).within_s(1),
     rule("GET", "/berths/api/v1/applications/{appName}", "application:read", Scope::Path("appName")),
     rule("GET", "/berths/api/v1/applications", "application:read", Scope::Handler),
     rule("GET", "/berths/api/v1/harbours", "kaa:harbour:read", Scope::Platform),
@@ -72,6 +74,8 @@ pub(crate) async fn site_with(change: impl FnOnce(&mut Config)) -> Site {
         .routes(routes!(fail))
         .routes(routes!(crash))
         .routes(routes!(wait))
+        .routes(routes!(wait_long))
+        .routes(routes!(wait_second))
         .routes(routes!(application))
         .routes(routes!(applications))
         .routes(routes!(harbours))
@@ -157,6 +161,21 @@ async fn wait(axum::extract::State((begun, go_on)): axum::extract::State<Signals
     begun.notify_one();
     go_on.notified().await;
     "done"
+}
+
+/// Waits until the test lets it go on, or the process stops.
+#[utoipa::path(get, path = "/berths/api/v1/wait/long", responses((status = 200)))]
+async fn wait_long(signals: axum::extract::State<Signals>, stopping: Stopping) -> &'static str {
+    tokio::select! {
+        done = wait(signals) => done,
+        () = stopping.begun() => "stopping",
+    }
+}
+
+/// Waits, but for no more than a second.
+#[utoipa::path(get, path = "/berths/api/v1/wait/second", responses((status = 200)))]
+async fn wait_second(signals: axum::extract::State<Signals>) -> &'static str {
+    wait(signals).await
 }
 
 /// Tells which application was reached.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt as _;
+use ids::InstanceName;
 use ism::subject::Message;
 use ism::{EndpointGetRequest, Record as _};
 use runtime::{Context, Platform, RequestError, Service, entry};
@@ -97,6 +98,34 @@ async fn what_answers_nothing_is_unmatched() {
         async { (unmatched.next().await.unwrap().payload, unmatched.next().await.unwrap().payload) };
     let (push, late) = tokio::time::timeout(Duration::from_secs(10), received).await.unwrap();
     assert_eq!((&push[..], &late[..]), (&b"push"[..], &b"late"[..]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_asked_by_name_alone_answers() {
+    let (nats, _platform, context) = start().await;
+    let client = nats.client().await;
+    let mut requests = client.subscribe("asked").await.unwrap();
+    client.flush().await.unwrap();
+    let (echo, other) = (InstanceName::parse("echo").unwrap(), InstanceName::parse("other").unwrap());
+    let (requester, payload, asked) = (context.requester(), request(1).encode(), "asked".to_owned());
+    let mut answers = requester.exchange_with(&echo, asked, ANSWER, payload, None).await.unwrap();
+    let reply = requests.next().await.unwrap().reply.unwrap();
+    let parsed = ism::subject::parse_reply(&reply).unwrap();
+    assert_eq!(parsed.sender, Some("echo"));
+    for forged in [
+        ANSWER.by(&other).reply(context.replica(), parsed.slot),
+        ANSWER.reply(context.replica(), parsed.slot),
+    ] {
+        client.publish(forged, Bytes::from_static(b"forged")).await.unwrap();
+    }
+    client.publish(reply, Bytes::from_static(b"true")).await.unwrap();
+    let answer = answers.next(Instant::now() + Duration::from_secs(10)).await.unwrap();
+    assert_eq!(answer.payload, "true");
+    // That nobody listens is told by the server, at the same subject.
+    let (nobody, payload) = ("nobody".to_owned(), request(2).encode());
+    let mut answers = requester.exchange_with(&echo, nobody, ANSWER, payload, None).await.unwrap();
+    let answer = answers.next(Instant::now() + Duration::from_secs(10)).await;
+    assert_eq!(answer.unwrap_err(), RequestError::NoResponders);
 }
 
 #[tokio::test(flavor = "multi_thread")]
