@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use clap::{ArgGroup, Parser, ValueEnum};
 
-use crate::profile::{Access, Measurement, Profile};
+use crate::commands::Way;
+use crate::profile::{Access, COMMAND_RATES, Measurement, Profile};
 
 /// Loads a Bandar platform with telemetry and with connections, measures it and checks that its books balance.
 ///
@@ -43,8 +44,8 @@ pub(crate) struct Args {
     #[arg(long = "pid", value_name = "PID", requires = "data")]
     pub(crate) pids: Vec<u32>,
 
-    /// What to measure, one after the other: loads (smart-meter, single, fan-in, http), connections per second (connect),
-    /// memory per idle connection (idle), or all.
+    /// What to measure, one after the other: loads (smart-meter, single, fan-in, http), commands there and back
+    /// (commands), connections per second (connect), memory per idle connection (idle), or all.
     #[arg(long, value_name = "NAME", value_delimiter = ',', default_value = "all")]
     profile: Vec<Choice>,
 
@@ -99,6 +100,7 @@ enum Choice {
     All,
     Load(Profile),
     Connect,
+    Commands,
     Idle,
 }
 
@@ -109,6 +111,7 @@ impl std::str::FromStr for Choice {
         match text {
             "all" => Ok(Self::All),
             "connect" => Ok(Self::Connect),
+            "commands" => Ok(Self::Commands),
             "idle" => Ok(Self::Idle),
             _ => Profile::from_str(text, false).map(Self::Load),
         }
@@ -118,13 +121,20 @@ impl std::str::FromStr for Choice {
 impl Choice {
     fn measurements(self) -> Vec<Measurement> {
         let connect = || Access::ALL.map(Measurement::Connect);
+        let commands = || {
+            COMMAND_RATES
+                .into_iter()
+                .flat_map(|rate| [Way::Bandar, Way::Mosquitto].map(|way| Measurement::Commands(way, rate)))
+        };
         let idle = || [Access::Plain, Access::Tls].map(Measurement::Idle);
         match self {
             Self::All => {
-                Profile::ALL.map(Measurement::Load).into_iter().chain(connect()).chain(idle()).collect()
+                let loads = Profile::ALL.map(Measurement::Load).into_iter();
+                loads.chain(commands()).chain(connect()).chain(idle()).collect()
             }
             Self::Load(profile) => vec![Measurement::Load(profile)],
             Self::Connect => connect().into(),
+            Self::Commands => commands().collect(),
             Self::Idle => idle().into(),
         }
     }
@@ -160,9 +170,9 @@ mod tests {
     #[test]
     fn all_profiles_run_by_default() {
         let all = parse("").unwrap().measurements();
-        assert_eq!(all.len(), Profile::ALL.len() + Access::ALL.len() + 2);
+        assert_eq!(all.len(), Profile::ALL.len() + 2 * COMMAND_RATES.len() + Access::ALL.len() + 2);
         assert_eq!(
-            parse("--profile smart-meter,single,fan-in,http,connect,idle").unwrap().measurements(),
+            parse("--profile smart-meter,single,fan-in,http,commands,connect,idle").unwrap().measurements(),
             all
         );
         let loads = [Profile::Http, Profile::Single].map(Measurement::Load);

@@ -6,6 +6,7 @@
 
 mod bits;
 mod cli;
+mod commands;
 mod connect;
 mod dial;
 mod door;

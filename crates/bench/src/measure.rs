@@ -14,7 +14,7 @@ use crate::processes::Meter;
 use crate::profile::{Access, Measurement, Profile, Transport};
 use crate::report::{self, ConnectReport, IdleReport, LoadReport, Report};
 use crate::rest::{Application, Login};
-use crate::{connect, idle, limits, verify};
+use crate::{commands, connect, idle, limits, verify};
 
 /// `None` when `interrupted` came before there was anything to report.
 pub(crate) async fn run(
@@ -29,6 +29,9 @@ pub(crate) async fn run(
         }
         Measurement::Connect(access) => {
             run_connect(args, platform, access, interrupted).await.map(Report::Connect).map(Some)
+        }
+        Measurement::Commands(way, rate) => {
+            Ok(commands::run(args, platform, way, rate, interrupted).await?.map(Report::Commands))
         }
         Measurement::Idle(access) => {
             Ok(run_idle(args, platform, access, interrupted).await?.map(Report::Idle))

@@ -75,6 +75,16 @@ pub(crate) fn write_publish(
     Ok(())
 }
 
+/// Appends a SUBSCRIBE to one filter with QoS 1.
+pub(crate) fn write_subscribe(buffer: &mut Vec<u8>, filter: &str, packet_id: u16) -> Result<()> {
+    ensure!(filter.len() <= FIELD_BYTES_MAX, "the filter is longer than {FIELD_BYTES_MAX} bytes");
+    write_header(buffer, 0x82, 5 + filter.len());
+    buffer.extend(packet_id.to_be_bytes());
+    write_string(buffer, filter);
+    buffer.push(1);
+    Ok(())
+}
+
 /// Appends a PUBACK.
 pub(crate) fn write_puback(buffer: &mut Vec<u8>, packet_id: u16) {
     let [high, low] = packet_id.to_be_bytes();
@@ -199,6 +209,9 @@ mod tests {
         assert_eq!(bytes, [&head[..], &[0, 3], b"u@t", &[0, 2], b"pw"].concat());
         let long = "x".repeat(FIELD_BYTES_MAX + 1);
         assert!(write_connect(&mut bytes, "a", Some(("u@t", &long)), 0).is_err());
+        bytes.clear();
+        write_subscribe(&mut bytes, "a/+", 7).unwrap();
+        assert_eq!(bytes, [0x82, 8, 0, 7, 0, 3, b'a', b'/', b'+', 1]);
         bytes.clear();
         write_puback(&mut bytes, 0x0102);
         write_ping(&mut bytes);

@@ -2,6 +2,11 @@
 
 use clap::ValueEnum;
 
+use crate::commands::Way;
+
+/// Commands a second.
+pub(crate) const COMMAND_RATES: [u32; 3] = [1, 100, 1_000];
+
 /// How devices reach the platform.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Transport {
@@ -120,6 +125,8 @@ pub(crate) enum Measurement {
     Connect(Access),
     /// How much memory a connection costs that says nothing.
     Idle(Access),
+    /// How long a command takes, there and back, at so many a second.
+    Commands(Way, u32),
 }
 
 impl Measurement {

@@ -1,5 +1,6 @@
 //! The results, as JSON lines and as tables.
 
+mod commands;
 mod connections;
 mod load;
 
@@ -13,6 +14,7 @@ use anyhow::{Context, Result};
 use chrono::{SecondsFormat, Utc};
 use serde::Serialize;
 
+pub(crate) use self::commands::CommandsReport;
 pub(crate) use self::connections::{ConnectReport, IdleReport};
 pub(crate) use self::load::{LoadReport, base_ms, write_ledger};
 use crate::processes::Usage;
@@ -25,15 +27,17 @@ const PROGRAMS: [&str; 3] = ["bandar", "nats-server", "postgres"];
 #[serde(untagged)]
 pub(crate) enum Report {
     Load(LoadReport),
+    Commands(CommandsReport),
     Connect(ConnectReport),
     Idle(IdleReport),
 }
 
 impl Report {
-    /// True when every receipt was true, and every client was let in and held.
-    pub(crate) const fn is_good(&self) -> bool {
+    /// True when every receipt was true, every command executed, and every client let in and held.
+    pub(crate) fn is_good(&self) -> bool {
         match self {
             Self::Load(report) => report.balanced(),
+            Self::Commands(report) => report.all_were_executed(),
             Self::Connect(report) => report.all_were_let_in(),
             Self::Idle(report) => report.all_were_held(),
         }
@@ -42,6 +46,7 @@ impl Report {
     fn notes(&self) -> Vec<String> {
         match self {
             Self::Load(report) => report.notes(),
+            Self::Commands(report) => report.notes(),
             Self::Connect(report) => report.notes(),
             Self::Idle(report) => report.notes(),
         }
@@ -122,10 +127,11 @@ pub(crate) fn keep(report: &Report, directory: &Path) -> Result<()> {
 
 /// The reports as Markdown tables, one for each kind that there is, with notes on whatever is not as it should be.
 pub(crate) fn tables(reports: &[Report]) -> String {
-    let (mut loads, mut connects, mut idles) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut loads, mut commands, mut connects, mut idles) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for report in reports {
         match report {
             Report::Load(report) => loads.push(report),
+            Report::Commands(report) => commands.push(report),
             Report::Connect(report) => connects.push(report),
             Report::Idle(report) => idles.push(report),
         }
@@ -133,6 +139,9 @@ pub(crate) fn tables(reports: &[Report]) -> String {
     let mut tables = Vec::new();
     if !loads.is_empty() {
         tables.push(load::table(&loads));
+    }
+    if !commands.is_empty() {
+        tables.push(commands::table(&commands));
     }
     if !connects.is_empty() {
         tables.push(connections::connect_table(&connects));

@@ -158,6 +158,35 @@ impl Rest {
         Ok(endpoints.into_iter().find_map(|mut endpoint| endpoint.remove(endpoint_id)).unwrap_or_default())
     }
 
+    /// Invokes a command and waits for its end; gives back the status and the body, null when there is none.
+    pub(crate) async fn invoke(&self, path: &str, within: Duration, payload: &Value) -> Result<(u16, Value)> {
+        let request = self
+            .http
+            .post(self.url(path))
+            .header("x-iamcore-api-key", &self.api_key)
+            .query(&[("awaitTimeout", within.as_secs())])
+            .json(payload);
+        let response = request.send().await?;
+        let status = response.status().as_u16();
+        let body = response.bytes().await?;
+        Ok((status, serde_json::from_slice(&body).unwrap_or_default()))
+    }
+
+    /// How many commands of an application were executed.
+    pub(crate) async fn count_executed(&self, application: &str) -> Result<u64> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Page {
+            total_elements: u64,
+        }
+        let path = self.url(&format!("/cex/api/v1/endpoints/commands/{application}"));
+        let request = self.http.get(path).query(&[("status", "EXECUTED"), ("size", "1")]);
+        let body = self.send(request).await?;
+        let page: Page =
+            serde_json::from_slice(&body).context("cex answered with an unknown form of history")?;
+        Ok(page.total_elements)
+    }
+
     async fn post<T: DeserializeOwned>(&self, path: &str, body: &Value) -> Result<T> {
         let body = self.send(self.http.post(self.url(path)).json(body)).await?;
         serde_json::from_slice(&body).with_context(|| format!("POST {path} answered with an unknown body"))
