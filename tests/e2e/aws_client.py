@@ -1,8 +1,8 @@
-"""A device or an application of AWS IoT's command pattern, on AWS's own SDK, with mutual TLS and a session of its own.
+"""A device or an application of AWS IoT's command pattern, on AWS's own SDK, with mutual TLS.
 
-Arguments: role (`device` or `application`), port, client id, certificate, key, root certificate, thing. A device answers each command on
-`cmd/<thing>/resp`; an application publishes each line of its input to `cmd/<thing>/req`. Output: a JSON line when it has subscribed,
-and one for each message. Ends with its input.
+Arguments: role (`device` or `application`), port, client id, certificate, key, root certificate, thing. A
+device answers each command on `cmd/<thing>/resp`; an application publishes each line of its input to
+`cmd/<thing>/req`. Output: a JSON line when it has subscribed, and one for each message. Ends with its input.
 """
 
 import json
@@ -47,6 +47,7 @@ heard = requests if role == "device" else responses
 granted, _ = connection.subscribe(topic=heard, qos=mqtt.QoS.AT_LEAST_ONCE, callback=received)
 say(subscribed=heard, qos=int(granted.result(timeout=20)["qos"]))
 for line in sys.stdin:
-    acknowledged, _ = connection.publish(topic=requests, payload=line.rstrip("\n"), qos=mqtt.QoS.AT_LEAST_ONCE)
+    command = line.rstrip("\n")
+    acknowledged, _ = connection.publish(topic=requests, payload=command, qos=mqtt.QoS.AT_LEAST_ONCE)
     acknowledged.result(timeout=20)
 connection.disconnect().result(timeout=20)

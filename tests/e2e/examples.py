@@ -81,6 +81,11 @@ EXAMPLES = {
         "query": {"awaitTimeout": "0"},
         "body": {"n": 1},
     },
+    "PUT /cex/api/v1/things/{thingName}": {"body": {"endpointId": "{endpointId}"}},
+    "PUT /cex/api/v1/groups/{groupName}": {
+        "body": {"filterId": "{filterId}", "applicationName": "{appName}"}
+    },
+    "PUT /cex/api/v1/commanders/{credentialsId}": {"body": {}},
     "GET /cex/api/v1/applications/{applicationName}/events": {"query": {"duration": "0"}},
     "GET /cex/api/v1/endpoints/commands": {"query": {"endpointId": "{endpointId}"}},
     "POST /cex/api/v1/endpoints/commands/last": {"body": {"endpointIds": ["{endpointId}"]}},

@@ -86,7 +86,13 @@ class World:
         invoked = f"/cex/api/v1/endpoints/{endpoint.id}/commands/{self.mark}"
         query = {"awaitTimeout": "0", "commandTtl": "3600000"}
         command = self.admin.call("POST", invoked, expect=202, query=query, body={"name": self.mark})
+        thing = {"endpointId": endpoint.id}
+        self.admin.call("PUT", f"/cex/api/v1/things/{self.mark}", expect=200, body=thing)
+        group = {"filterId": filter_id, "applicationName": self.application.name}
+        self.admin.call("PUT", f"/cex/api/v1/groups/{self.mark}", expect=200, body=group)
         return {
+            "thingName": self.mark,
+            "groupName": self.mark,
             # As the other tasks are those of epr.
             "batch/tasks/{taskId}": self._commanded(spare),
             "commandType": self.mark,
@@ -129,7 +135,9 @@ class World:
         x509 = self.admin.call(
             "POST", "/ccm/api/v1/x509-credentials", expect=201, body={"commonName": self.mark}
         )
+        self.admin.call("PUT", f"/cex/api/v1/commanders/{basic['id']}", expect=200, body={})
         return {
+            "commanders/{credentialsId}": f"commanders/{basic['id']}",
             "basic-credentials/{credentialsId}": f"basic-credentials/{basic['id']}",
             "x509-credentials/{credentialsId}": f"x509-credentials/{x509['id']}",
             "authorityId": x509["authorityId"],

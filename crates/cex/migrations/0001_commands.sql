@@ -17,6 +17,7 @@ CREATE TABLE lanes (
     due_at timestamptz,
     -- Who pushes now holds the lease with this number; after its end, or when it is null, anybody may push.
     lease bigint NOT NULL DEFAULT 0,
+    leased_at timestamptz,
     leased_until timestamptz,
     CONSTRAINT lanes_pkey PRIMARY KEY (tenant_id, endpoint_id, command_type)
 ) WITH (fillfactor = 80);
@@ -84,6 +85,8 @@ CREATE TABLE commands (
     updated_at timestamptz NOT NULL DEFAULT now(),
     expires_at timestamptz NOT NULL,
     attempts integer NOT NULL DEFAULT 0,
+    -- When the last attempt began.
+    attempted_at timestamptz,
     -- Until then an attempt that was begun may still deliver it, whatever becomes of us.
     attempt_until timestamptz,
     -- When it may be pushed again.

@@ -71,7 +71,8 @@ impl<K> Default for Waiting<K> {
 
 impl<K: Eq + Hash + Clone> Waiting<K> {
     fn enter(waiting: &Arc<Self>, key: K) -> Waiter<K> {
-        let receiver = waiting.0.lock().entry(key.clone()).or_insert_with(|| watch::Sender::new(())).subscribe();
+        let receiver =
+            waiting.0.lock().entry(key.clone()).or_insert_with(|| watch::Sender::new(())).subscribe();
         Waiter { waiting: waiting.clone(), key, receiver }
     }
 

@@ -259,7 +259,7 @@ impl Agent {
 }
 
 fn payload(bytes: Bytes) -> Result<Payload, Fault> {
-    if serde_json::from_slice::<serde::de::IgnoredAny>(&bytes).is_ok() {
+    if serde_json::from_slice::<serde_json::Value>(&bytes).is_ok() {
         return Ok(Payload::Json(bytes));
     }
     match std::str::from_utf8(&bytes) {

@@ -1,6 +1,6 @@
 //! Endpoints that come and go (9/ELCE): what waits for one that has connected is pushed to it, and the feed tells of both.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -99,9 +99,12 @@ impl Watch {
     async fn take(&self, mut changes: Vec<Change>) {
         // Two subscriptions brought them: each in its own order.
         changes.sort_by_key(|change| change.at);
-        let connected: BTreeSet<&EndpointId> =
-            changes.iter().filter(|change| change.is_connected).map(|change| &change.endpoint).collect();
-        let connected: Vec<EndpointId> = connected.into_iter().cloned().collect();
+        // Of several connections of one endpoint the last counts: it may have ended the others.
+        let connected: BTreeMap<EndpointId, DateTime<Utc>> = changes
+            .iter()
+            .filter(|change| change.is_connected)
+            .map(|change| (change.endpoint.clone(), change.at))
+            .collect();
         if !connected.is_empty() {
             self.wake(&connected).await;
         }
@@ -112,7 +115,7 @@ impl Watch {
         }
     }
 
-    async fn wake(&self, endpoints: &[EndpointId]) {
+    async fn wake(&self, endpoints: &BTreeMap<EndpointId, DateTime<Utc>>) {
         let mut pause = PAUSE;
         for attempt in 1..=ATTEMPTS {
             match self.ledger.wake(endpoints).await {

@@ -146,7 +146,9 @@ impl Dispatcher {
         let shared = &self.shared;
         // What is claimed is to be pushed at once: so no more than can be.
         let stopping = shared.context.stopping();
-        let Some(Some(permit)) = stopping.run_until_cancelled(shared.free_push()).await else { return Ok(false) };
+        let Some(Some(permit)) = stopping.run_until_cancelled(shared.free_push()).await else {
+            return Ok(false);
+        };
         let lanes_max = (shared.found.available_permits() + 1).min(LANES_MAX);
         let claims = shared.ledger.due(u32::try_from(lanes_max).unwrap_or(u32::MAX)).await?;
         let may_be_more = !claims.is_empty();
@@ -178,7 +180,9 @@ impl Shared {
         let permit = tokio::time::timeout_at(claim.deadline, self.pushes.acquire()).await;
         let Ok(Ok(_permit)) = permit else {
             self.metrics.given_back();
-            tracing::warn!("a push did not get its turn in time (cex.pushes_in_flight_max); it waits in the ledger");
+            tracing::warn!(
+                "a push did not get its turn in time (cex.pushes_in_flight_max); it waits in the ledger"
+            );
             return self.give_back(claim).await;
         };
         let mut next = Some(claim);
@@ -188,7 +192,9 @@ impl Shared {
             next = self.settle(claim, pushed).await;
             if self.context.stopping().is_cancelled() {
                 // For whoever goes on with the service.
-                return if let Some(claim) = next { self.give_back(claim).await };
+                return if let Some(claim) = next {
+                    self.give_back(claim).await
+                };
             }
         }
     }
@@ -209,7 +215,11 @@ impl Shared {
                     tenant: claim.lane.tenant.clone(),
                     credentials_id: None,
                     topic: topic.clone(),
-                    payload: command.payload.as_ref().map(|payload| payload.bytes().clone()).unwrap_or_default(),
+                    payload: command
+                        .payload
+                        .as_ref()
+                        .map(|payload| payload.bytes().clone())
+                        .unwrap_or_default(),
                     correlation_data: Some(command.command_id.to_string().into()),
                     response_topic: response_topic(topic),
                 };

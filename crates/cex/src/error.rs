@@ -19,9 +19,13 @@ pub(crate) enum Error {
     Unknown(&'static str),
     #[error("the endpoint register cannot be asked now ({0}); try again")]
     RegisterUnavailable(String),
-    #[error("endpoint {endpoint_id} has {outstanding} outstanding commands, and may have no more (cex.outstanding_per_endpoint_max); wait for results, or cancel some")]
+    #[error(
+        "endpoint {endpoint_id} has {outstanding} outstanding commands, and may have no more (cex.outstanding_per_endpoint_max); wait for results, or cancel some"
+    )]
     TooMany { endpoint_id: EndpointId, outstanding: u32 },
-    #[error("{0} batches of the tenant have not ended, and there may be no more (cex.batches_open_max); wait, or cancel some")]
+    #[error(
+        "{0} batches of the tenant have not ended, and there may be no more (cex.batches_open_max); wait, or cancel some"
+    )]
     TooManyBatches(i64),
     #[error("the Idempotency-Key belongs to another request; choose another key")]
     KeyReused,

@@ -120,11 +120,7 @@ impl Invoker {
     }
 
     /// Waits until a command has ended; none when it has not in time.
-    pub(crate) async fn ended(
-        &self,
-        name: &CommandName,
-        within: Duration,
-    ) -> Result<Option<Command>, Error> {
+    pub(crate) async fn ended(&self, name: &CommandName, within: Duration) -> Result<Option<Command>, Error> {
         let deadline = Instant::now() + within;
         let mut end = self.shared.changes.end_of(name.clone());
         let mut pause = LOOK_AFTER;

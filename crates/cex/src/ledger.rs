@@ -157,11 +157,7 @@ impl Ledger {
 
 impl Shared {
     /// Writes down what has happened, commits, and tells it.
-    async fn commit(
-        &self,
-        mut transaction: Transaction<'_, Postgres>,
-        journal: Journal,
-    ) -> sqlx::Result<()> {
+    async fn commit(&self, mut transaction: Transaction<'_, Postgres>, journal: Journal) -> sqlx::Result<()> {
         journal.write(&mut transaction).await?;
         transaction.commit().await?;
         self.news.tell(journal.into_happenings());

@@ -76,8 +76,7 @@ impl Service for Cex {
         let ledger = Ledger::new(pool.clone(), config.clone(), changes.clone());
         ledger.start(&context).await?;
         let things = Things::new(Registers::new(pool.clone()), gateway.clone());
-        let dispatcher =
-            Dispatcher::start(&context, config.clone(), ledger.clone(), gateway.clone(), things);
+        let dispatcher = Dispatcher::start(&context, config.clone(), ledger.clone(), gateway.clone(), things);
         let invoker = Invoker::new(
             context.clone(),
             config.clone(),

@@ -41,8 +41,7 @@ pub(crate) async fn start(
 ) -> anyhow::Result<()> {
     // Every replica remembers to which application endpoints belong.
     let endpoints = context.subscribe(elce::UNREGISTERED.of_any(), None).await?;
-    let tenants =
-        context.subscribe(tle::UNREGISTERED.of_any(), Some(context.instance().as_str())).await?;
+    let tenants = context.subscribe(tle::UNREGISTERED.of_any(), Some(context.instance().as_str())).await?;
     let (registers, wake) = (Registers::new(pool.clone()), Arc::default());
     let follower = Follower { context: context.clone(), pool, registers, ledger, invoker, wake };
     context.spawn("forget deleted endpoints", follower.clone().endpoints(endpoints));
@@ -83,7 +82,8 @@ impl Follower {
     async fn tenants(self, mut events: Subscription) -> anyhow::Result<()> {
         while let Some(message) = events.next().await {
             let event = tle::UnregisteredEvent::decode(&message.payload);
-            let event = event.inspect_err(|error| tracing::warn!(%error, "the end of a tenant cannot be read"));
+            let event =
+                event.inspect_err(|error| tracing::warn!(%error, "the end of a tenant cannot be read"));
             let Some(tenant) = event.ok().and_then(|event| TenantId::parse(&event.tenant_id).ok()) else {
                 continue;
             };
@@ -107,7 +107,8 @@ impl Follower {
     }
 
     async fn note(&self, tenant: &TenantId) -> sqlx::Result<()> {
-        let note = sqlx::query("INSERT INTO tenants_to_remove (tenant_id) VALUES ($1) ON CONFLICT DO NOTHING");
+        let note =
+            sqlx::query("INSERT INTO tenants_to_remove (tenant_id) VALUES ($1) ON CONFLICT DO NOTHING");
         note.bind(tenant.as_str()).execute(&self.pool).await.map(drop)
     }
 

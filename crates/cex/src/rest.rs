@@ -133,11 +133,7 @@ impl Api {
 
     /// The caller's application of that name. When the register does not answer it passes: what is stored is found by
     /// tenant and name alone, and so can still be read.
-    async fn application(
-        &self,
-        caller: &Caller,
-        application: &ApplicationName,
-    ) -> Result<(), rest::Error> {
+    async fn application(&self, caller: &Caller, application: &ApplicationName) -> Result<(), rest::Error> {
         match self.applications.application(application).await {
             Ok(found) if found.tenant_id == caller.tenant => Ok(()),
             Err(LookupError::Unavailable(_)) => Ok(()),

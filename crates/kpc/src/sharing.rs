@@ -43,12 +43,16 @@ struct Change {
     app_version: AppVersionName,
     first_up: bool,
     last_up: bool,
+    /// When it first did, in ms since 1970.
+    at: i64,
 }
 
 /// What is told of one gathering: first whoever changed, then whoever changed back.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Gathered {
     rounds: [Round; 2],
+    /// When the last of them came or went, in ms since 1970; an event about one connection has its moment.
+    at: i64,
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -75,12 +79,16 @@ impl Connectivity {
         self.together.read()
     }
 
-    /// A timestamp for an event: now, but later than that of any event before.
+    /// A timestamp for an event that tells how it is now.
     fn timestamp(&self) -> i64 {
-        let now = now_ms();
-        let next = |last: i64| Some(now.max(last + 1));
+        self.timestamp_of(now_ms())
+    }
+
+    /// A timestamp for an event about what happened at that moment, but later than that of any event before.
+    fn timestamp_of(&self, at: i64) -> i64 {
+        let next = |last: i64| Some(at.max(last + 1));
         let last = self.last.fetch_update(Ordering::AcqRel, Ordering::Acquire, next);
-        last.map_or(now, |last| now.max(last + 1))
+        last.map_or(at, |last| at.max(last + 1))
     }
 
     fn take(&self) -> Gathered {
@@ -90,6 +98,7 @@ impl Connectivity {
         drop(together);
         for (endpoint, change) in pending {
             let (endpoint, version) = (endpoint.to_string(), change.app_version.to_string());
+            gathered.at = gathered.at.max(change.at);
             let [first, second] = &mut gathered.rounds;
             if change.first_up != change.last_up {
                 second.add(endpoint.clone(), version.clone(), change.last_up);
@@ -112,7 +121,7 @@ fn note(
             change.last_up = up;
             change.app_version = app_version.clone();
         })
-        .or_insert(Change { app_version, first_up: up, last_up: up });
+        .or_insert_with(|| Change { app_version, first_up: up, last_up: up, at: now_ms() });
 }
 
 impl Round {
@@ -132,14 +141,16 @@ impl Gateway {
                 }
                 () = stopped.cancelled() => true,
             };
-            for round in self.connectivity.take().rounds {
+            let Gathered { rounds, at } = self.connectivity.take();
+            for round in rounds {
                 for endpoints in chunks(round.down) {
                     let subject = elce::DISCONNECTED.of(&self.instance);
-                    self.notices.publish(subject, self.disconnected_event(endpoints).encode());
+                    self.notices.publish(subject, self.disconnected_event_at(at, endpoints).encode());
                 }
                 for endpoints in chunks(round.up) {
                     let subject = elce::CONNECTED.of(&self.instance);
-                    self.notices.publish(subject, self.connected_event(endpoints).encode());
+                    let timestamp = self.connectivity.timestamp_of(at);
+                    self.notices.publish(subject, self.connected_event_at(timestamp, endpoints).encode());
                 }
             }
             if stop {
@@ -162,10 +173,10 @@ impl Gateway {
         }
     }
 
-    fn disconnected_event(&self, endpoints: BTreeMap<String, String>) -> DisconnectedEvent {
+    fn disconnected_event_at(&self, at: i64, endpoints: BTreeMap<String, String>) -> DisconnectedEvent {
         DisconnectedEvent {
             correlation_id: self.relay.correlation_ids.next().to_string(),
-            timestamp: self.connectivity.timestamp(),
+            timestamp: self.connectivity.timestamp_of(at),
             timeout: 0,
             endpoints,
             originator_replica_id: self.replica.to_string(),
@@ -301,7 +312,8 @@ mod tests {
         connectivity.up(&e2, &v);
         connectivity.down(&e2, &v);
         connectivity.down(&e3, &v);
-        let Gathered { rounds: [first, second] } = connectivity.take();
+        let Gathered { rounds: [first, second], at } = connectivity.take();
+        assert!((1..=now_ms()).contains(&at));
         assert_eq!((ids(&first.up), ids(&first.down)), (vec!["e1", "e2"], vec!["e3"]));
         assert_eq!((ids(&second.up), ids(&second.down)), (vec![], vec!["e2"]));
         assert_eq!(connectivity.take(), Gathered::default());

@@ -18,7 +18,10 @@ impl Metrics {
             meter.u64_counter(name).with_description(description).build()
         };
         Self {
-            pushes: counter("bandar_cex_pushes", "Pushes to devices, by outcome: delivered, offline, unknown"),
+            pushes: counter(
+                "bandar_cex_pushes",
+                "Pushes to devices, by outcome: delivered, offline, unknown",
+            ),
             commands: counter(
                 "bandar_cex_pushed_commands",
                 "Commands in pushes to devices, by outcome: delivered, offline, unknown",

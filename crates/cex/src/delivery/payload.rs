@@ -91,9 +91,13 @@ mod tests {
 
     #[test]
     fn types_are_named_where_all_types_are_asked_for() {
-        let commands = [handed_out("reboot", 3, None), handed_out("zero", 1, Some(Payload::Json("0".into())))];
+        let commands =
+            [handed_out("reboot", 3, None), handed_out("zero", 1, Some(Payload::Json("0".into())))];
         assert_eq!(of_poll(&commands, false), r#"[{"id":3},{"id":1,"payload":0}]"#);
-        assert_eq!(of_poll(&commands, true), r#"[{"id":3,"type":"reboot"},{"id":1,"type":"zero","payload":0}]"#);
+        assert_eq!(
+            of_poll(&commands, true),
+            r#"[{"id":3,"type":"reboot"},{"id":1,"type":"zero","payload":0}]"#
+        );
     }
 
     proptest! {

@@ -7,6 +7,7 @@ use std::fmt::{self, Write as _};
 use bytes::Bytes;
 use extension::Refusal;
 use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::domain::{Lane, NewResult, Payload, ResultTaken, State};
@@ -18,8 +19,7 @@ const REASON_BYTES_MAX: usize = 1_024;
 /// Commands that an answer names of each kind.
 const NAMED_MAX: usize = 100;
 
-const EXPECTED: &str =
-    r#"an array of {"id", "statusCode", "reasonPhrase", "payload"}, the last two if wanted, or one such object"#;
+const EXPECTED: &str = r#"an array of {"id", "statusCode", "reasonPhrase", "payload"}, the last two if wanted, or one such object"#;
 
 /// A result as it is written.
 #[derive(Deserialize)]
@@ -51,7 +51,10 @@ pub(super) fn request(payload: &[u8], payload_bytes_max: usize) -> Result<Vec<Ne
     for (index, element) in elements.into_iter().enumerate() {
         let result = result(element, payload_bytes_max).map_err(|fault| {
             let Refusal { status_code, reason_phrase } = fault;
-            Refusal::new(status_code, format!("result {index}: {reason_phrase}; none of the message is taken"))
+            Refusal::new(
+                status_code,
+                format!("result {index}: {reason_phrase}; none of the message is taken"),
+            )
         })?;
         if seen.insert(result.command_id) {
             results.push(result);
@@ -94,9 +97,15 @@ fn result(element: &RawValue, payload_bytes_max: usize) -> Result<NewResult, Ref
             return Err(Refusal::bad_request("its reasonPhrase holds the character U+0000"));
         }
     }
+    if let Some(payload) = &payload {
+        // Who reads it later reads all of it: nesting, numbers and escapes have limits there.
+        serde_json::from_str::<Value>(payload.get())
+            .map_err(|error| Refusal::bad_request(format!("its payload cannot be read: {error}")))?;
+    }
     let payload = payload.map(|payload| Bytes::from(String::from(Box::<str>::from(payload))));
     if let Some(bytes) = payload.as_ref().map(Bytes::len).filter(|bytes| *bytes > payload_bytes_max) {
-        let fault = format!("its payload is {bytes} bytes and may be {payload_bytes_max} (cex.payload_bytes_max)");
+        let fault =
+            format!("its payload is {bytes} bytes and may be {payload_bytes_max} (cex.payload_bytes_max)");
         return Err(Refusal::new(413, fault));
     }
     Ok(NewResult { command_id: id, status_code, reason_phrase, payload: payload.map(Payload::Json) })
@@ -160,7 +169,6 @@ impl fmt::Display for Ids<'_> {
 pub(super) mod tests {
     use ids::{CommandType, EndpointId, TenantId};
     use proptest::prelude::*;
-    use serde_json::Value;
 
     use super::*;
 
@@ -226,7 +234,11 @@ pub(super) mod tests {
     fn a_refusal_names_the_element_and_the_rule() {
         let refused = |text: &str| read(text).unwrap_err();
         for (text, status, parts) in [
-            (r#"[{"id": 1, "statusCode": 200}, {"id": 0, "statusCode": 200}]"#, 400, ["result 1:", "begin with 1"]),
+            (
+                r#"[{"id": 1, "statusCode": 200}, {"id": 0, "statusCode": 200}]"#,
+                400,
+                ["result 1:", "begin with 1"],
+            ),
             (r#"[{"id": 1}]"#, 400, ["result 0:", "missing field `statusCode`"]),
             (r#"[{"id": 1, "statusCode": 200, "code": 1}]"#, 400, ["result 0:", "unknown field `code`"]),
             (r#"[[1, 200]]"#, 400, ["result 0:", "no JSON object"]),
@@ -241,10 +253,21 @@ pub(super) mod tests {
                 assert!(refusal.reason_phrase.contains(part), "{text}: {refusal}");
             }
         }
+        let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
+        for payload in [deep.as_str(), "1e999", r#""\ud800""#] {
+            let refusal =
+                request(format!(r#"{{"id": 1, "statusCode": 200, "payload": {payload}}}"#).as_bytes(), 1_000);
+            let refusal = refusal.unwrap_err();
+            assert_eq!(refusal.status_code, 400);
+            assert!(refusal.reason_phrase.contains("result 0: its payload cannot be read"), "{refusal}");
+        }
         let large = format!(r#"[{{"id": 1, "statusCode": 200, "payload": "{}"}}]"#, "x".repeat(99));
         let refusal = refused(&large);
         assert_eq!(refusal.status_code, 413);
-        assert!(refusal.reason_phrase.contains("101 bytes and may be 100 (cex.payload_bytes_max)"), "{refusal}");
+        assert!(
+            refusal.reason_phrase.contains("101 bytes and may be 100 (cex.payload_bytes_max)"),
+            "{refusal}"
+        );
         let many = format!("[{}]", vec![r#"{"id":1,"statusCode":200}"#; RESULTS_MAX + 1].join(","));
         assert_eq!(refused(&many).status_code, 413);
         let reason = "x".repeat(REASON_BYTES_MAX + 1);
@@ -260,7 +283,13 @@ pub(super) mod tests {
     #[test]
     fn an_answer_names_what_was_not_taken() {
         let late = ResultTaken::Late(State::Expired);
-        let refusal = answered(&[(7, ResultTaken::Unknown), (8, late), (9, ResultTaken::Unknown), (10, late), (1, ResultTaken::Taken)]);
+        let refusal = answered(&[
+            (7, ResultTaken::Unknown),
+            (8, late),
+            (9, ResultTaken::Unknown),
+            (10, late),
+            (1, ResultTaken::Taken),
+        ]);
         assert_eq!(
             refusal,
             Err(Refusal::new(
@@ -272,7 +301,10 @@ pub(super) mod tests {
         let refusal = answered(&[(8, ResultTaken::Late(State::Cancelled))]).unwrap_err();
         assert_eq!(
             (refusal.status_code, refusal.reason_phrase.as_str()),
-            (409, "command 8: had ended before (CANCELLED), noted as late; no other result was in the message")
+            (
+                409,
+                "command 8: had ended before (CANCELLED), noted as late; no other result was in the message"
+            )
         );
         let many: Vec<_> = (1..=1_000).map(|id| (id, ResultTaken::Unknown)).collect();
         let refusal = answered(&many).unwrap_err();

@@ -48,15 +48,16 @@ LEFT JOIN LATERAL (
 ORDER BY l.ordinal, d.command_id";
 
 /// An attempt that begins while another may still deliver is not over when either ends, but when both must have: a
-/// millisecond more than either, so that the end of neither is taken for it. (IS TRUE keeps the planner from the index of all that is to expire.)
+/// millisecond more than either, so that the end of neither is taken for it. (IS TRUE keeps the planner from
+/// the indexes of all that is outstanding: it believes that there is little.)
 const BEGIN: &str = "
 WITH locked AS (
     SELECT c.command_key, g.until
     FROM unnest($1::bigint[], $2::timestamptz[]) AS g (command_key, until) JOIN commands c USING (command_key)
-    WHERE c.state IN ('CREATED', 'SENT', 'DELIVERED') AND c.cancel_reason IS NULL
+    WHERE (c.state IN ('CREATED', 'SENT', 'DELIVERED')) IS TRUE AND c.cancel_reason IS NULL
         AND (c.expires_at > statement_timestamp()) IS TRUE
     ORDER BY c.command_key FOR UPDATE OF c)
-UPDATE commands c SET attempts = c.attempts + 1,
+UPDATE commands c SET attempts = c.attempts + 1, attempted_at = statement_timestamp(),
     attempt_until = CASE WHEN c.attempt_until > statement_timestamp()
         THEN greatest(c.attempt_until, locked.until) + interval '1 millisecond' ELSE locked.until END,
     next_attempt_at = locked.until
@@ -140,6 +141,7 @@ pub(super) async fn claim(
             continue;
         }
         held.lease += 1;
+        held.leased_at = Some(began_at);
         held.leased_until = Some(until);
         held.due_at = Some(until);
         let claim = Claim {
@@ -219,8 +221,9 @@ impl CandidateRow {
 /// What goes in one push: from the front as much as there is room for. What may do harm or lives too briefly to wait for
 /// the others goes alone.
 fn choose<'a>(candidates: &'a [Candidate], has_topic: bool, config: &Config) -> &'a [Candidate] {
-    let is_alone =
-        |candidate: &Candidate| candidate.is_suspect || candidate.life < Duration::from_millis(config.push_timeout_ms);
+    let is_alone = |candidate: &Candidate| {
+        candidate.is_suspect || candidate.life < Duration::from_millis(config.push_timeout_ms)
+    };
     let count = match candidates.first() {
         None => 0,
         Some(first) if has_topic || is_alone(first) => 1,

@@ -97,7 +97,9 @@ impl EndedRow {
     pub(super) fn write_down(&self, journal: &mut Journal) -> sqlx::Result<()> {
         let lane = reads::lane(&self.tenant_id, &self.endpoint_id, &self.command_type)?;
         let name = CommandName { lane, command_id: self.command_id };
-        let (Some(was), Some(state)) = (State::parse(&self.was), State::parse(&self.state)) else { return Ok(()) };
+        let (Some(was), Some(state)) = (State::parse(&self.was), State::parse(&self.state)) else {
+            return Ok(());
+        };
         if state.is_final() {
             let reason = match state {
                 State::Cancelled => self.cancel_reason.as_deref().unwrap_or_default(),
@@ -148,7 +150,8 @@ impl Ledger {
             (PURGE_BATCHES, commands_kept),
             (PURGE_RESPONSES, signed(config.responses_kept_ms)),
         ] {
-            purged += sqlx::query(sql).bind(limit).bind(kept).execute(&mut *connection).await?.rows_affected();
+            purged +=
+                sqlx::query(sql).bind(limit).bind(kept).execute(&mut *connection).await?.rows_affected();
         }
         let connectivity: i64 = sqlx::query_scalar(PURGE_CONNECTIVITY)
             .bind(limit)

@@ -186,7 +186,8 @@ impl Ledger {
         let xmin: String = sqlx::query_scalar("SELECT pg_snapshot_xmin(pg_current_snapshot())::text")
             .fetch_one(&self.shared.pool)
             .await?;
-        let xmin: u64 = xmin.parse().map_err(|_| sqlx::Error::Decode("a transaction cannot be read".into()))?;
+        let xmin: u64 =
+            xmin.parse().map_err(|_| sqlx::Error::Decode("a transaction cannot be read".into()))?;
         Ok(Position { transaction: xmin.saturating_sub(1), transition: i64::MAX, connectivity: i64::MAX })
     }
 

@@ -77,7 +77,8 @@ impl<'a> Invocations<'a> {
 
     fn new_ones(&self) -> impl Iterator<Item = (usize, &'a NewCommand)> {
         let all = self.commands.iter().copied().zip(&self.keyed).enumerate();
-        all.filter(|(_, (_, keyed))| matches!(keyed, Keyed::New)).map(|(index, (command, _))| (index, command))
+        all.filter(|(_, (_, keyed))| matches!(keyed, Keyed::New))
+            .map(|(index, (command, _))| (index, command))
     }
 
     /// The lanes that get new commands.
@@ -224,7 +225,11 @@ async fn insert(
         .bind(commands().map(|command| command.application.as_str()).collect::<Vec<_>>())
         .bind(accepted.iter().map(|accepted| accepted.command_id).collect::<Vec<_>>())
         .bind(payloads)
-        .bind(commands().map(|command| command.payload.as_ref().is_some_and(Payload::is_text)).collect::<Vec<_>>())
+        .bind(
+            commands()
+                .map(|command| command.payload.as_ref().is_some_and(Payload::is_text))
+                .collect::<Vec<_>>(),
+        )
         .bind(commands().map(|command| command.ttl == Ttl::Once).collect::<Vec<_>>())
         .bind(lives.collect::<Vec<_>>())
         .bind(commands().map(|command| command.batch.map(|BatchKey(key)| key)).collect::<Vec<_>>())

@@ -10,7 +10,7 @@ use crate::domain::Lane;
 
 const LOCK: &str = "
 SELECT l.tenant_id, l.endpoint_id, l.command_type, l.application_name, l.last_command_id, l.is_pushed, l.topic, l.due_at,
-    l.lease, l.leased_until,
+    l.lease, l.leased_at, l.leased_until,
     CASE WHEN w.is_counted THEN (SELECT count(*) FROM commands c
         WHERE c.tenant_id = l.tenant_id AND c.endpoint_id = l.endpoint_id
             AND c.state IN ('CREATED', 'SENT', 'DELIVERED')) ELSE 0 END AS outstanding
@@ -33,10 +33,10 @@ ON CONFLICT DO NOTHING";
 
 const WRITE: &str = "
 UPDATE lanes l SET application_name = w.application_name, last_command_id = w.last_command_id, topic = w.topic, due_at = w.due_at, lease = w.lease,
-    leased_until = w.leased_until
+    leased_at = w.leased_at, leased_until = w.leased_until
 FROM unnest($1::text[], $2::text[], $3::text[], $4::integer[], $5::text[], $6::timestamptz[], $7::bigint[],
-    $8::timestamptz[], $9::text[])
-    AS w (tenant_id, endpoint_id, command_type, last_command_id, topic, due_at, lease, leased_until, application_name)
+    $8::timestamptz[], $9::text[], $10::timestamptz[])
+    AS w (tenant_id, endpoint_id, command_type, last_command_id, topic, due_at, lease, leased_until, application_name, leased_at)
 WHERE l.tenant_id = w.tenant_id AND l.endpoint_id = w.endpoint_id AND l.command_type = w.command_type";
 
 /// A lane whose row is locked.
@@ -55,6 +55,8 @@ pub(super) struct Held {
     pub(super) topic: Option<String>,
     pub(super) due_at: Option<DateTime<Utc>>,
     pub(super) lease: i64,
+    /// When the last lease began.
+    pub(super) leased_at: Option<DateTime<Utc>>,
     pub(super) leased_until: Option<DateTime<Utc>>,
     /// Commands of the endpoint, of all types; only where they were to be counted.
     pub(super) outstanding: i64,
@@ -168,6 +170,7 @@ impl Lanes {
             .bind(held().map(|held| held.lease).collect::<Vec<_>>())
             .bind(held().map(|held| held.leased_until).collect::<Vec<_>>())
             .bind(held().map(|held| held.application_name.as_str()).collect::<Vec<_>>())
+            .bind(held().map(|held| held.leased_at).collect::<Vec<_>>())
             .execute(connection)
             .await?;
         Ok(())

@@ -61,7 +61,9 @@ impl News {
                 .build(),
             unpublished: meter
                 .u64_counter("bandar_cex_unpublished_commits")
-                .with_description("Commits that other replicas were not told of, because NATS did not take them in time")
+                .with_description(
+                    "Commits that other replicas were not told of, because NATS did not take them in time",
+                )
                 .build(),
         }
     }
@@ -110,6 +112,13 @@ impl Ledger {
         if self.shared.news.publisher.set(sender).is_err() {
             anyhow::bail!("the ledger was started twice");
         }
+        let (writers, stopping) = (self.writers.clone(), context.stopping());
+        context.spawn("write commands", async move {
+            match stopping.run_until_cancelled(writers.ended()).await {
+                None => Ok(()),
+                Some(()) => anyhow::bail!("a writer of the ledger has ended"),
+            }
+        });
         context.spawn("tell of commands", publish(context.clone(), queue));
         context.spawn("hear of commands", hear(self.shared.clone(), context.replica().clone(), events));
         let (ledger, stopping, every) = (self.clone(), context.stopping(), self.shared.config.look_every());

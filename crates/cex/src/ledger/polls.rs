@@ -15,7 +15,7 @@ use crate::domain::{CommandKey, CommandName, Lane, Payload, State};
 const WAITING: &str = "
 SELECT DISTINCT c.command_type FROM commands c
 WHERE c.tenant_id = $1 AND c.endpoint_id = $2 AND ($3::text IS NULL OR c.command_type = $3)
-    AND c.state IN ('CREATED', 'SENT', 'DELIVERED') AND c.cancel_reason IS NULL AND c.expires_at > statement_timestamp()
+    AND c.state IN ('CREATED', 'SENT', 'DELIVERED') AND c.cancel_reason IS NULL AND (c.expires_at > statement_timestamp()) IS TRUE
     AND NOT (c.is_once AND c.attempts > 0)";
 
 /// Oldest first as much as there is room for. The answer counts as an attempt whose end nobody tells; a millisecond more than
@@ -27,12 +27,13 @@ WITH due AS (
         row_number() OVER (ORDER BY c.command_key) AS number
     FROM commands c
     WHERE c.tenant_id = $1 AND c.endpoint_id = $2 AND c.command_type = ANY($3)
-        AND c.state IN ('CREATED', 'SENT', 'DELIVERED') AND c.cancel_reason IS NULL AND c.expires_at > statement_timestamp()
+        AND c.state IN ('CREATED', 'SENT', 'DELIVERED') AND c.cancel_reason IS NULL AND (c.expires_at > statement_timestamp()) IS TRUE
         AND NOT (c.is_once AND c.attempts > 0))
 UPDATE commands c SET
     state = CASE WHEN c.state = 'CREATED' THEN 'SENT' ELSE c.state END,
     updated_at = CASE WHEN c.state = 'CREATED' THEN statement_timestamp() ELSE c.updated_at END,
     attempts = c.attempts + 1,
+    attempted_at = statement_timestamp(),
     attempt_until = greatest(c.attempt_until + interval '1 millisecond', statement_timestamp() + $4 * interval '1 millisecond'),
     next_attempt_at = greatest(c.next_attempt_at, statement_timestamp() + $4 * interval '1 millisecond'),
     expires_at = CASE WHEN c.is_once THEN statement_timestamp() + $6 * interval '1 millisecond' ELSE c.expires_at END
@@ -82,7 +83,8 @@ impl Ledger {
         }
         let mut transaction = shared.pool.begin().await?;
         let locked = Lanes::lock(&mut transaction, &lanes.iter().collect(), |_| false).await?;
-        let held: Vec<&str> = locked.iter().map(|(lane, _): (&Lane, &Held)| lane.command_type.as_str()).collect();
+        let held: Vec<&str> =
+            locked.iter().map(|(lane, _): (&Lane, &Held)| lane.command_type.as_str()).collect();
         let mut rows: Vec<HandedOutRow> = sqlx::query_as(HAND_OUT)
             .bind(tenant.as_str())
             .bind(endpoint.as_str())

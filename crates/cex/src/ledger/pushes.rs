@@ -1,14 +1,14 @@
 //! Claims of lanes, and their end.
 
+use super::journal::Journal;
 use super::lanes::{Held, Lanes};
 use super::settle::Settlement;
 use super::{Claim, Ledger, Pushed, claims};
-use super::journal::Journal;
 
 /// Others who lock a lane are about to do what is due.
 const DUE: &str = "
 SELECT l.tenant_id, l.endpoint_id, l.command_type, l.application_name, l.last_command_id, l.is_pushed, l.topic, l.due_at,
-    l.lease, l.leased_until, 0::bigint AS outstanding
+    l.lease, l.leased_at, l.leased_until, 0::bigint AS outstanding
 FROM lanes l
 WHERE l.due_at <= statement_timestamp() AND (l.leased_until IS NULL OR l.leased_until <= statement_timestamp())
     AND l.command_type <> ''

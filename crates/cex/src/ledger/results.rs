@@ -68,7 +68,11 @@ struct TakenRow {
 
 impl Ledger {
     /// Takes results of a device; answers for each in the order given.
-    pub(crate) async fn results(&self, lane: &Lane, results: Vec<NewResult>) -> sqlx::Result<Vec<ResultTaken>> {
+    pub(crate) async fn results(
+        &self,
+        lane: &Lane,
+        results: Vec<NewResult>,
+    ) -> sqlx::Result<Vec<ResultTaken>> {
         if results.is_empty() {
             return Ok(Vec::new());
         }
@@ -82,7 +86,7 @@ impl Ledger {
             "SELECT coalesce(
                  (SELECT command_id FROM commands
                   WHERE tenant_id = $1 AND endpoint_id = $2 AND command_type = $3
-                      AND state IN ('CREATED', 'SENT', 'DELIVERED') AND expires_at >= statement_timestamp()
+                      AND state IN ('CREATED', 'SENT', 'DELIVERED') AND (expires_at >= statement_timestamp()) IS TRUE
                       AND (state <> 'CREATED' OR attempts > 0)
                   ORDER BY state <> 'DELIVERED', command_id LIMIT 1),
                  (SELECT command_id FROM (
@@ -155,8 +159,9 @@ async fn write<'a>(
     let (tenants, endpoints, types) = columns(reported.clone().map(|reported| reported.lane));
     let results = || reported.clone().map(|reported| reported.result);
     // PostgreSQL holds no NUL in a text.
-    let phrases: Vec<Option<String>> =
-        results().map(|result| result.reason_phrase.as_ref().map(|phrase| phrase.replace('\0', ""))).collect();
+    let phrases: Vec<Option<String>> = results()
+        .map(|result| result.reason_phrase.as_ref().map(|phrase| phrase.replace('\0', "")))
+        .collect();
     sqlx::query_as(TAKE)
         .bind((0_i32..).take(tenants.len()).collect::<Vec<_>>())
         .bind(tenants)
@@ -165,8 +170,14 @@ async fn write<'a>(
         .bind(results().map(|result| result.command_id).collect::<Vec<_>>())
         .bind(results().map(|result| result.status_code).collect::<Vec<_>>())
         .bind(phrases)
-        .bind(results().map(|result| result.payload.as_ref().map(|payload| &**payload.bytes())).collect::<Vec<_>>())
-        .bind(results().map(|result| result.payload.as_ref().is_some_and(Payload::is_text)).collect::<Vec<_>>())
+        .bind(
+            results()
+                .map(|result| result.payload.as_ref().map(|payload| &**payload.bytes()))
+                .collect::<Vec<_>>(),
+        )
+        .bind(
+            results().map(|result| result.payload.as_ref().is_some_and(Payload::is_text)).collect::<Vec<_>>(),
+        )
         .bind(results().map(late).collect::<Vec<_>>())
         .fetch_all(connection)
         .await

@@ -53,7 +53,7 @@ settled AS (
             WHEN f.outcome = 'UNKNOWN' AND c.state = 'CREATED' THEN f.began_at
             ELSE c.updated_at END
     FROM found f
-    WHERE c.command_key = f.command_key AND c.state IN ('CREATED', 'SENT', 'DELIVERED')
+    WHERE c.command_key = f.command_key AND (c.state IN ('CREATED', 'SENT', 'DELIVERED')) IS TRUE
     RETURNING c.command_key, f.was, c.state, f.outcome, f.began_at, c.cancel_reason)
 SELECT *, statement_timestamp() AS now FROM settled";
 
@@ -148,11 +148,7 @@ fn named<'a>(settlements: &[&'a Settlement], key: i64) -> Option<(CommandName, &
 }
 
 /// What a row went through: with a later state the earlier that are known to have happened.
-fn write_down(
-    row: &SettledRow,
-    of: (CommandKey, &CommandName, &ApplicationName),
-    journal: &mut Journal,
-) {
+fn write_down(row: &SettledRow, of: (CommandKey, &CommandName, &ApplicationName), journal: &mut Journal) {
     let (Some(was), Some(state)) = (State::parse(&row.was), State::parse(&row.state)) else { return };
     if was == State::Created && matches!(&*row.outcome, "DELIVERED" | "UNKNOWN") {
         journal.add(of, State::Sent, None, row.began_at);

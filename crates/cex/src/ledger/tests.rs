@@ -5,7 +5,8 @@ mod feed;
 mod invoking;
 mod lanes;
 mod lives;
-mod speed;
+
+use std::collections::BTreeMap;
 
 use super::*;
 use crate::domain::{NewCommand, NewResult, ResultTaken, Ttl};
@@ -82,6 +83,11 @@ fn command(lane: &Lane) -> NewCommand {
 fn result(command_id: i32) -> NewResult {
     let payload = Some(Payload::Json("\"\\u0000 done\"".into()));
     NewResult { command_id, status_code: 200, reason_phrase: Some("O\0K".to_owned()), payload }
+}
+
+/// An endpoint whose connection began so long ago.
+fn connected(endpoint: &str, ago: Duration) -> BTreeMap<EndpointId, DateTime<Utc>> {
+    BTreeMap::from([(EndpointId::parse(endpoint).unwrap(), Utc::now() - ago)])
 }
 
 fn ids(claim: &Claim) -> Vec<i32> {

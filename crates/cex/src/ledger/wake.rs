@@ -1,6 +1,7 @@
 //! Whether, where and when a device is pushed to.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use ids::{ApplicationName, CommandType, EndpointId, TenantId};
@@ -14,7 +15,7 @@ use crate::domain::Lane;
 /// The lanes of endpoints that have something outstanding.
 const OUTSTANDING: &str = "
 SELECT l.tenant_id, l.endpoint_id, l.command_type, l.application_name, l.last_command_id, l.is_pushed, l.topic, l.due_at,
-    l.lease, l.leased_until, 0::bigint AS outstanding
+    l.lease, l.leased_at, l.leased_until, 0::bigint AS outstanding
 FROM lanes l
 WHERE l.endpoint_id = ANY($1) AND l.command_type <> '' AND EXISTS (SELECT FROM commands c
     WHERE c.tenant_id = l.tenant_id AND c.endpoint_id = l.endpoint_id AND c.command_type = l.command_type
@@ -22,37 +23,48 @@ WHERE l.endpoint_id = ANY($1) AND l.command_type <> '' AND EXISTS (SELECT FROM c
 ORDER BY l.tenant_id, l.endpoint_id, l.command_type
 FOR UPDATE OF l";
 
-/// One attempt is enough for a command without time to live; whoever listens at a topic outside of 1/KP cannot tell
-/// duplicates: what it has acknowledged, and what is on its way to it, stays where it is.
+/// What an endpoint's new connection has already got, or is about to get, stays where it is. One attempt is enough for a command
+/// without time to live; whoever listens at a topic outside of 1/KP cannot tell duplicates: what it has acknowledged on whatever
+/// connection, and what is on its way to it, stays where it is, too.
 const WAKE: &str = "
 UPDATE commands c SET next_attempt_at = statement_timestamp()
-FROM unnest($1::text[], $2::text[], $3::text[], $4::boolean[]) AS l (tenant_id, endpoint_id, command_type, is_gentle)
+FROM unnest($1::text[], $2::text[], $3::text[], $4::boolean[], $5::timestamptz[])
+    AS l (tenant_id, endpoint_id, command_type, is_gentle, since)
 WHERE c.tenant_id = l.tenant_id AND c.endpoint_id = l.endpoint_id AND c.command_type = l.command_type
     AND c.state IN ('CREATED', 'SENT', 'DELIVERED') AND c.cancel_reason IS NULL
     AND NOT (c.is_once AND c.attempts > 0)
-    AND NOT (l.is_gentle AND (c.state = 'DELIVERED' OR c.attempt_until > statement_timestamp()))";
+    AND NOT (coalesce(l.is_gentle OR c.attempted_at > l.since, false)
+        AND (c.state = 'DELIVERED' OR coalesce(c.attempt_until > statement_timestamp(), false)))";
+
+/// So long after a connection is believed to have begun, an attempt was surely not made before it: events count in ms.
+const CLOCK: Duration = Duration::from_millis(2);
 
 const NOW: &str = "SELECT statement_timestamp()";
 
-/// Makes what is outstanding in locked lanes due now.
+/// Makes what is outstanding in locked lanes due now, but for what was attempted since the moment that is known of a lane.
 async fn wake_lanes(
     transaction: &mut Transaction<'static, Postgres>,
     lanes: &mut Lanes,
     is_gentle: impl Fn(&Held) -> bool,
+    since: impl Fn(&Lane) -> Option<DateTime<Utc>>,
 ) -> sqlx::Result<()> {
     let (tenants, endpoints, types) = columns(lanes.iter().map(|(lane, _)| lane));
     let gentle: Vec<bool> = lanes.iter().map(|(_, held)| is_gentle(held)).collect();
+    let moments: Vec<Option<DateTime<Utc>>> = lanes.iter().map(|(lane, _)| since(lane)).collect();
     sqlx::query(WAKE)
         .bind(tenants)
         .bind(endpoints)
         .bind(types)
         .bind(gentle)
+        .bind(moments)
         .execute(&mut **transaction)
         .await?;
     let now: DateTime<Utc> = sqlx::query_scalar(NOW).fetch_one(&mut **transaction).await?;
-    for (_, held) in lanes.iter_mut() {
+    for (lane, held) in lanes.iter_mut() {
         held.look_at(now);
-        if held.is_leased(now) && !is_gentle(held) {
+        let is_since =
+            since(lane).is_some_and(|since| held.leased_at.is_some_and(|leased_at| leased_at > since));
+        if held.is_leased(now) && !is_gentle(held) && !is_since {
             // The end of the push under way changes nothing in the lane then.
             held.lease += 1;
             held.release();
@@ -62,17 +74,17 @@ async fn wake_lanes(
 }
 
 impl Ledger {
-    /// Endpoints have connected: all their outstanding commands are due now, whoever holds a lease.
-    pub(crate) async fn wake(&self, endpoints: &[EndpointId]) -> sqlx::Result<()> {
+    /// Endpoints have connected, each at its moment: all their outstanding commands are due now, whoever held a lease then.
+    pub(crate) async fn wake(&self, endpoints: &BTreeMap<EndpointId, DateTime<Utc>>) -> sqlx::Result<()> {
         let mut transaction = self.shared.pool.begin().await?;
-        let endpoints: Vec<&str> = endpoints.iter().map(EndpointId::as_str).collect();
-        let rows: Vec<Held> =
-            sqlx::query_as(OUTSTANDING).bind(endpoints).fetch_all(&mut *transaction).await?;
+        let ids: Vec<&str> = endpoints.keys().map(EndpointId::as_str).collect();
+        let rows: Vec<Held> = sqlx::query_as(OUTSTANDING).bind(ids).fetch_all(&mut *transaction).await?;
         let mut lanes = Lanes::from(rows);
         if lanes.is_empty() {
             return Ok(());
         }
-        wake_lanes(&mut transaction, &mut lanes, |held| held.topic.is_some()).await?;
+        let since = |lane: &Lane| endpoints.get(&lane.endpoint_id).map(|at| *at + CLOCK);
+        wake_lanes(&mut transaction, &mut lanes, |held| held.topic.is_some(), since).await?;
         self.shared.commit(transaction, Journal::default()).await?;
         self.shared.due.notify_one();
         Ok(())
@@ -156,7 +168,7 @@ impl Ledger {
             held.is_changed = true;
         }
         // It has just said that it listens: what was on its way before was for whoever listened then.
-        wake_lanes(&mut transaction, &mut lanes, |_| false).await?;
+        wake_lanes(&mut transaction, &mut lanes, |_| false, |_| None).await?;
         self.shared.commit(transaction, Journal::default()).await?;
         self.shared.due.notify_one();
         Ok(())

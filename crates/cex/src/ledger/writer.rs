@@ -9,7 +9,6 @@ use sqlx::{Connection as _, PgConnection};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-
 use super::claims;
 use super::invoke::{Invocation, Invocations};
 use super::journal::Journal;
@@ -64,6 +63,11 @@ impl Writers {
         Self { queues: queues.collect() }
     }
 
+    /// Waits until a writer has ended, which none does while it can be given work.
+    pub(super) async fn ended(&self) {
+        futures::future::select_all(self.queues.iter().map(|queue| Box::pin(queue.closed()))).await;
+    }
+
     pub(super) async fn invoke(&self, invocation: Invocation) -> sqlx::Result<Vec<Invoked>> {
         let Some(lane) = invocation.commands.first().map(|command| command.lane.clone()) else {
             return Ok(Vec::new());
@@ -116,29 +120,44 @@ impl Work {
 }
 
 /// The few statements of a writer are planned once: with arrays as parameters PostgreSQL would otherwise plan them anew each
-/// time, which costs more than they do. They all go by an index, also when they are planned while the tables are empty.
-const PLANS: &str = "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off";
+/// time, which costs more than they do. They look up few rows by an index; a plan that was made while a table was small
+/// would read all of it.
+const PLANS: &str =
+    "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_hashjoin = off;
+    SET enable_mergejoin = off";
+/// How long a plan is used: tables grow.
+const PLANNED_FOR: Duration = Duration::from_secs(5);
 
 /// A writer's own connection.
 #[derive(Default)]
-struct Link(Option<(PgConnection, Instant)>);
+struct Link(Option<Linked>);
+
+struct Linked {
+    connection: PgConnection,
+    used: Instant,
+    planned: Instant,
+}
 
 impl Link {
     async fn connection(&mut self, shared: &Shared) -> sqlx::Result<&mut PgConnection> {
-        if let Some((connection, used)) = &mut self.0
-            && used.elapsed() > TRUSTED_IDLE
-            && connection.ping().await.is_err()
+        if let Some(linked) = &mut self.0
+            && linked.used.elapsed() > TRUSTED_IDLE
+            && linked.connection.ping().await.is_err()
         {
             self.0 = None;
         }
         if self.0.is_none() {
             let mut connection = shared.pool.acquire().await?.detach();
             sqlx::raw_sql(PLANS).execute(&mut connection).await?;
-            self.0 = Some((connection, Instant::now()));
+            self.0 = Some(Linked { connection, used: Instant::now(), planned: Instant::now() });
         }
-        let (connection, used) = self.0.as_mut().ok_or(sqlx::Error::WorkerCrashed)?;
-        *used = Instant::now();
-        Ok(connection)
+        let linked = self.0.as_mut().ok_or(sqlx::Error::WorkerCrashed)?;
+        linked.used = Instant::now();
+        if linked.planned.elapsed() > PLANNED_FOR {
+            sqlx::raw_sql("DISCARD PLANS").execute(&mut linked.connection).await?;
+            linked.planned = Instant::now();
+        }
+        Ok(&mut linked.connection)
     }
 }
 
@@ -170,9 +189,8 @@ async fn run(shared: Arc<Shared>, own: mpsc::WeakSender<Job>, mut queue: mpsc::R
 /// Whether a push of the same lane ends in the same transaction: their order matters.
 fn is_settled_already(jobs: &[Job], work: &Work) -> bool {
     let Work::Settle(settlement) = work else { return false };
-    jobs.iter().any(
-        |(work, _)| matches!(work, Work::Settle(other) if other.claim.lane == settlement.claim.lane),
-    )
+    jobs.iter()
+        .any(|(work, _)| matches!(work, Work::Settle(other) if other.claim.lane == settlement.claim.lane))
 }
 
 async fn write_all(shared: &Shared, link: &mut Link, own: &mpsc::WeakSender<Job>, jobs: Vec<Job>) {
@@ -192,7 +210,11 @@ async fn write_all(shared: &Shared, link: &mut Link, own: &mpsc::WeakSender<Job>
         // One of them spoils it: each for itself, so that the others do not suffer.
         for (work, caller) in works.iter().zip(callers) {
             let done = write(shared, link, std::slice::from_ref(work)).await;
-            answer(own, caller, done.and_then(|done| done.into_iter().next().ok_or(sqlx::Error::WorkerCrashed)));
+            answer(
+                own,
+                caller,
+                done.and_then(|done| done.into_iter().next().ok_or(sqlx::Error::WorkerCrashed)),
+            );
         }
         return;
     }
@@ -202,7 +224,11 @@ async fn write_all(shared: &Shared, link: &mut Link, own: &mpsc::WeakSender<Job>
 }
 
 /// Answers a caller. One that has gone cannot push what was claimed for it.
-fn answer(own: &mpsc::WeakSender<Job>, caller: oneshot::Sender<sqlx::Result<Done>>, done: sqlx::Result<Done>) {
+fn answer(
+    own: &mpsc::WeakSender<Job>,
+    caller: oneshot::Sender<sqlx::Result<Done>>,
+    done: sqlx::Result<Done>,
+) {
     let Err(Ok(done)) = caller.send(done) else { return };
     let claims: Vec<Claim> = match done {
         Done::Invoked(invoked) => invoked.into_iter().filter_map(Invoked::into_claim).collect(),
@@ -281,9 +307,7 @@ async fn write_once(shared: &Shared, link: &mut Link, works: &[Work]) -> sqlx::R
     settled.reverse();
     let mut invoked = invocations.finish(&mut claims).into_iter();
     let done = works.iter().map(|work| match work {
-        Work::Invoke(invocation) => {
-            Done::Invoked(invoked.by_ref().take(invocation.commands.len()).collect())
-        }
+        Work::Invoke(invocation) => Done::Invoked(invoked.by_ref().take(invocation.commands.len()).collect()),
         Work::Settle(_) => Done::Settled(settled.pop().flatten()),
         Work::Results(_, results) => Done::Taken(taken.by_ref().take(results.len()).collect()),
     });

@@ -331,6 +331,7 @@ pub(super) async fn results(
 ) -> Result<Json<PageOf<CommandDescriptor>>, Error> {
     let application = application(&api, &caller, &parameters).await?;
     check_page(page)?;
+    let _permit = api.list_permit().await?;
     let task = api.batches.task(&caller.tenant, &application, task_id).await?;
     let commands = api.batches.commands(task.key, page.offset.into(), page.limit.into());
     let (total_elements, commands) = commands.await?;

@@ -137,7 +137,7 @@ pub(super) async fn follow(
     let (at, has_gap) = match given {
         // Out of a database that has come further, and of which this is an older copy.
         Some(given) if given > end => (Position::default(), true),
-        Some(given) => (given, ledger.feed_has_gap(&given).await?),
+        Some(given) => (given, ledger.feed_has_gap(&tenant, &application, &given).await?),
         None => (end, false),
     };
     let feed = Feed { ledger, changes: api.changes.clone(), tenant, application, following, at };

@@ -51,6 +51,7 @@ impl Api {
     request_body = GroupBody,
     responses(
         (status = 200, body = Group), (status = 400, body = rest::ErrorBody), (status = 403, body = rest::ErrorBody),
+        (status = 404, body = rest::ErrorBody, description = "No such application."),
     ),
 )]
 pub(super) async fn put(
@@ -66,6 +67,7 @@ pub(super) async fn put(
         ));
     }
     caller.check_application(&body.application_name)?;
+    api.application(&caller, &body.application_name).await?;
     api.group(&caller, &group).await?;
     let filter_id = body.filter_id.to_string();
     api.topics.registers().put_group(&caller.tenant, &group, &filter_id, &body.application_name).await?;

@@ -159,6 +159,8 @@ impl Responses {
 
 #[cfg(test)]
 mod tests {
+    use std::slice;
+
     use super::*;
     use crate::ledger::MIGRATOR;
 
@@ -210,7 +212,7 @@ mod tests {
         assert_eq!(payloads(&due), ["a1", "b1"]);
         assert!(site.due().await.is_empty());
         let next = site.responses.told(&due[0], LEASE).await.unwrap().unwrap();
-        assert_eq!(payloads(&[next.clone()]), ["a2"]);
+        assert_eq!(payloads(slice::from_ref(&next)), ["a2"]);
         assert!(site.responses.told(&due[1], LEASE).await.unwrap().is_none());
         assert!(site.responses.told(&next, LEASE).await.unwrap().is_none());
         assert!(site.due().await.is_empty());
@@ -248,7 +250,7 @@ mod tests {
         let mut next = site.due().await.pop();
         for payload in ["1", "2", "3"] {
             let response = next.unwrap();
-            assert_eq!(payloads(&[response.clone()]), [payload]);
+            assert_eq!(payloads(slice::from_ref(&response)), [payload]);
             next = site.responses.told(&response, LEASE).await.unwrap();
         }
         assert!(next.is_none());

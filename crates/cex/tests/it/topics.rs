@@ -42,7 +42,7 @@ struct Site {
     listeners: Listeners,
     /// The status with which messages are reported that somebody listens to.
     report: Arc<Mutex<Option<i32>>>,
-    messages: mpsc::UnboundedReceiver<TopicMessage>,
+    messages: mpsc::Receiver<TopicMessage>,
     _gateway: Responder,
     _filters: Responder,
 }
@@ -190,8 +190,8 @@ async fn gateway(
     bed: &Bed,
     listeners: Listeners,
     report: Arc<Mutex<Option<i32>>>,
-) -> (Responder, mpsc::UnboundedReceiver<TopicMessage>) {
-    let (sender, messages) = mpsc::unbounded_channel();
+) -> (Responder, mpsc::Receiver<TopicMessage>) {
+    let (sender, messages) = mpsc::channel(1_024);
     let answer = move |message: TopicMessage| {
         let is_heard = listeners.lock().unwrap().iter().any(|(credentials, filter)| {
             (filter == &message.topic || filter == "cmd/+/resp" && message.topic.ends_with("/resp"))
@@ -201,7 +201,7 @@ async fn gateway(
         let correlation_id = message.correlation_id.clone();
         if is_heard {
             // The test may have seen enough.
-            drop(sender.send(message));
+            drop(sender.try_send(message));
         }
         Some(TopicDeliveryReport {
             correlation_id,

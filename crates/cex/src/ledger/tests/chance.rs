@@ -70,7 +70,10 @@ impl Chance {
                     assert!(!ended.contains(name), "{name} was pushed after its end was confirmed");
                     let pushed = known.pushed.entry(name.clone()).or_default();
                     *pushed += 1;
-                    assert!(*pushed == 1 || name.lane.endpoint_id.as_str() == WOKEN, "{name} is pushed twice");
+                    assert!(
+                        *pushed == 1 || name.lane.endpoint_id.as_str() == WOKEN,
+                        "{name} is pushed twice"
+                    );
                 }
             }
             for _ in 0..dice.roll(20) {
@@ -141,9 +144,12 @@ impl Chance {
             }
             (9, Some(name)) => {
                 let Lane { tenant, endpoint_id, .. } = &name.lane;
-                self.ledger(dice).hand_out(tenant, endpoint_id, None, Duration::from_millis(50)).await.unwrap();
+                self.ledger(dice)
+                    .hand_out(tenant, endpoint_id, None, Duration::from_millis(50))
+                    .await
+                    .unwrap();
             }
-            (10, _) => self.ledger(dice).wake(&[EndpointId::parse(WOKEN).unwrap()]).await.unwrap(),
+            (10, _) => self.ledger(dice).wake(&connected(WOKEN, Duration::ZERO)).await.unwrap(),
             (_, Some(_)) => {
                 self.ledger(dice).end(5).await.unwrap();
             }
@@ -179,15 +185,17 @@ async fn whatever_happens_each_command_has_one_end() {
     }
     testkit::eventually("all have ended", Duration::from_secs(60), async || {
         while bed.ledger.end(100).await.unwrap() > 0 {}
-        let open: i64 =
-            sqlx::query_scalar("SELECT count(*) FROM commands WHERE state IN ('CREATED', 'SENT', 'DELIVERED')")
-                .fetch_one(&bed.pool)
-                .await
-                .unwrap();
+        let open: i64 = sqlx::query_scalar(
+            "SELECT count(*) FROM commands WHERE state IN ('CREATED', 'SENT', 'DELIVERED')",
+        )
+        .fetch_one(&bed.pool)
+        .await
+        .unwrap();
         (open == 0).then_some(())
     })
     .await;
-    check(&bed, &chance.known.lock().executed.clone()).await;
+    let executed = chance.known.lock().executed.clone();
+    check(&bed, &executed).await;
 }
 
 async fn check(bed: &Bed, executed: &HashSet<CommandName>) {
@@ -211,7 +219,11 @@ async fn check(bed: &Bed, executed: &HashSet<CommandName>) {
         let (name, states) = (&command.name, &command.transitions);
         assert_eq!(states.last().unwrap().state, command.state, "{name}");
         assert_eq!(states.last().unwrap().at, command.updated_at, "{name}");
-        assert_eq!(states.iter().filter(|transition| transition.state.is_final()).count(), 1, "{name} {states:?}");
+        assert_eq!(
+            states.iter().filter(|transition| transition.state.is_final()).count(),
+            1,
+            "{name} {states:?}"
+        );
         assert!(states.is_sorted_by_key(|transition| transition.state), "{name} {states:?}");
         assert_eq!(executed.contains(name), command.state == State::Executed, "{name}");
         ids.entry(name.lane.clone()).or_default().push(name.command_id);

@@ -14,7 +14,9 @@ async fn read(bed: &Bed, after: &mut Position, limit: i64) -> Vec<String> {
                 FeedEvent::Command { happening, status_code } => {
                     format!("{} {} {status_code:?}", happening.name, happening.transition.state.as_str())
                 }
-                FeedEvent::Connectivity { endpoint_id, is_connected, .. } => format!("{endpoint_id} {is_connected}"),
+                FeedEvent::Connectivity { endpoint_id, is_connected, .. } => {
+                    format!("{endpoint_id} {is_connected}")
+                }
             }
         })
         .collect()
@@ -85,7 +87,10 @@ async fn histories_have_pages_and_filters() {
         (total, commands.iter().map(|command| command.name.to_string()).collect::<Vec<_>>())
     };
     let (total, page) = found(all.clone()).await;
-    assert_eq!((total, page), (6, ["b/zero/3", "a/reboot/3", "b/zero/2", "a/reboot/2"].map(String::from).to_vec()));
+    assert_eq!(
+        (total, page),
+        (6, ["b/zero/3", "a/reboot/3", "b/zero/2", "a/reboot/2"].map(String::from).to_vec())
+    );
     let (_, page) = found(History { ascending: true, offset: 4, ..all.clone() }).await;
     assert_eq!(page, ["a/reboot/3", "b/zero/3"]);
     let executed = History { statuses: vec![Status::Executed], ..all.clone() };
@@ -101,7 +106,8 @@ async fn histories_have_pages_and_filters() {
     assert_eq!(found(narrow).await.0, 3);
     let other = History { tenant: TenantId::parse("other").unwrap(), ..all };
     assert_eq!(found(other).await.0, 0);
-    let (tenant, endpoints) = (&lanes[0].tenant, [lanes[0].endpoint_id.clone(), lanes[1].endpoint_id.clone()]);
+    let (tenant, endpoints) =
+        (&lanes[0].tenant, [lanes[0].endpoint_id.clone(), lanes[1].endpoint_id.clone()]);
     let names = |commands: Vec<crate::domain::Command>| {
         commands.iter().map(|command| command.name.to_string()).collect::<Vec<_>>()
     };

@@ -43,7 +43,8 @@ async fn a_key_is_one_command() {
         Invoked::KeyReused => "reused".to_owned(),
         Invoked::TooMany(_) => "too many".to_owned(),
     };
-    let commands = vec![keyed(&lane, "k", 1), keyed(&lane, "k", 1), keyed(&lane, "k", 2), keyed(&lane, "l", 1)];
+    let commands =
+        vec![keyed(&lane, "k", 1), keyed(&lane, "k", 1), keyed(&lane, "k", 2), keyed(&lane, "l", 1)];
     let invoked = bed.ledger.invoke(commands, false).await.unwrap();
     assert_eq!(invoked.iter().map(same).collect::<Vec<_>>(), ["new 1", "repeated 1", "reused", "new 2"]);
     let commands = vec![keyed(&lane, "k", 2), keyed(&lane, "k", 1), keyed(&lane, "m", 1)];
@@ -58,8 +59,11 @@ async fn a_key_is_one_command() {
         let ledger = if index % 2 == 0 { &bed.ledger } else { &second };
         ledger.invoke(vec![keyed(&lane, "n", 1)], false)
     });
-    let mut outcomes: Vec<String> =
-        futures::future::join_all(calls).await.into_iter().map(|invoked| same(&invoked.unwrap()[0])).collect();
+    let mut outcomes: Vec<String> = futures::future::join_all(calls)
+        .await
+        .into_iter()
+        .map(|invoked| same(&invoked.unwrap()[0]))
+        .collect();
     outcomes.sort_unstable();
     assert_eq!(outcomes[0], "new 4");
     assert!(outcomes[1..].iter().all(|outcome| outcome == "repeated 4"), "{outcomes:?}");
@@ -72,7 +76,10 @@ async fn an_endpoint_has_no_more_outstanding_commands_than_it_may() {
     let commands = vec![command(&reboot), command(&zero), keyed(&zero, "k", 1), keyed(&zero, "k", 1)];
     let invoked = bed.ledger.invoke(commands, false).await.unwrap();
     assert!(matches!(&invoked[2..], [Invoked::TooMany(2), Invoked::TooMany(2)]), "{invoked:?}");
-    assert!(matches!(bed.ledger.invoke(vec![command(&reboot)], false).await.unwrap()[0], Invoked::TooMany(2)));
+    assert!(matches!(
+        bed.ledger.invoke(vec![command(&reboot)], false).await.unwrap()[0],
+        Invoked::TooMany(2)
+    ));
     assert_eq!(bed.result(&reboot, 1).await, ResultTaken::Taken);
     // The key of what was refused is free.
     let (name, _) = bed.invoke(keyed(&zero, "k", 1)).await;

@@ -6,10 +6,10 @@ use State::{Created, Delivered, Sent};
 #[tokio::test]
 async fn who_connects_gets_what_is_outstanding_at_once() {
     let bed = Bed::new(Config::default()).await;
-    let (lane, endpoint) = (lane("e", "reboot"), EndpointId::parse("e").unwrap());
+    let lane = lane("e", "reboot");
     let (name, claim) = bed.invoke(command(&lane)).await;
     let stale = claim.unwrap();
-    bed.ledger.wake(&[endpoint.clone(), EndpointId::parse("none").unwrap()]).await.unwrap();
+    bed.ledger.wake(&connected("e", Duration::ZERO)).await.unwrap();
     let claim = bed.ledger.due(10).await.unwrap().pop().unwrap();
     assert_eq!(ids(&claim), [1]);
     assert!(bed.ledger.due(10).await.unwrap().is_empty());
@@ -20,6 +20,30 @@ async fn who_connects_gets_what_is_outstanding_at_once() {
     assert_eq!(bed.states(&name).await, [Created, Sent, Delivered]);
     // Neither end is taken for that of the other.
     assert!(matches!(bed.ledger.cancel(&name, "no").await.unwrap(), Cancelled::Awaited(_)));
+}
+
+#[tokio::test]
+async fn who_connects_does_not_get_again_what_came_since() {
+    let bed = Bed::new(Config::default()).await;
+    let (reboot, zero) = (lane("e", "reboot"), lane("e", "zero"));
+    let delivered = bed.invoke(command(&reboot)).await.1.unwrap();
+    assert!(bed.ledger.settle(delivered, Pushed::Delivered).await.unwrap().is_none());
+    let under_way = bed.invoke(command(&zero)).await.1.unwrap();
+    bed.ledger.wake(&connected("none", Duration::ZERO)).await.unwrap();
+    bed.ledger.wake(&connected("e", Duration::from_secs(5))).await.unwrap();
+    assert!(bed.ledger.due(10).await.unwrap().is_empty());
+    // What did not reach it is tried at once, though.
+    assert!(bed.ledger.settle(under_way, Pushed::Offline).await.unwrap().is_none());
+    bed.ledger.wake(&connected("e", Duration::from_secs(5))).await.unwrap();
+    let claims = bed.ledger.due(10).await.unwrap();
+    assert_eq!(claims.iter().map(|claim| claim.lane.clone()).collect::<Vec<_>>(), [zero]);
+    // The next connection gets both.
+    testkit::eventually("what was attempted lies behind", Duration::from_secs(5), async || {
+        bed.ledger.wake(&connected("e", Duration::ZERO)).await.unwrap();
+        let claims = bed.ledger.due(10).await.unwrap();
+        (claims.len() == 2).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -107,14 +131,14 @@ async fn who_listens_at_a_topic_gets_one_command_after_the_other_and_none_twice(
     let claim = bed.ledger.due(10).await.unwrap().pop().unwrap();
     assert_eq!((ids(&claim), claim.topic.as_deref()), (vec![1], Some("cmd/e/req")));
     assert!(bed.ledger.settle(claim, Pushed::Delivered).await.unwrap().is_none());
-    bed.ledger.wake(std::slice::from_ref(&lane.endpoint_id)).await.unwrap();
+    bed.ledger.wake(&connected("e", Duration::ZERO)).await.unwrap();
     assert!(bed.ledger.due(10).await.unwrap().is_empty());
     assert_eq!(bed.ledger.oldest_unanswered(&lane).await.unwrap(), Some(1));
     assert_eq!(bed.result(&lane, 1).await, ResultTaken::Taken);
     let claim = bed.ledger.due(10).await.unwrap().pop().unwrap();
     assert_eq!(ids(&claim), [2]);
     // What is on its way is not sent again because its device connects, only when it listens anew.
-    bed.ledger.wake(std::slice::from_ref(&lane.endpoint_id)).await.unwrap();
+    bed.ledger.wake(&connected("e", Duration::ZERO)).await.unwrap();
     assert!(bed.ledger.due(10).await.unwrap().is_empty());
     bed.ledger.listen(&lane, &application(), Some("cmd/e/req")).await.unwrap();
     assert_eq!(ids(&bed.ledger.due(10).await.unwrap()[0]), [2]);

@@ -80,7 +80,7 @@ async fn a_command_without_time_to_live_is_tried_once() {
     assert_eq!(bed.states(&silent).await, [Created, Sent, Undelivered]);
     let (there, claim) = bed.invoke(once("there")).await;
     assert!(bed.ledger.settle(claim.unwrap(), Pushed::Delivered).await.unwrap().is_none());
-    bed.ledger.wake(&[there.lane.endpoint_id.clone()]).await.unwrap();
+    bed.ledger.wake(&connected("there", Duration::ZERO)).await.unwrap();
     assert!(bed.ledger.due(10).await.unwrap().is_empty());
     let command = bed.ledger.get(&there).await.unwrap().unwrap();
     assert!(command.expires_at > command.created_at + quick_result());
@@ -161,7 +161,10 @@ async fn results_are_told_where_they_are_awaited_and_old_things_go() {
     assert_eq!(bed.ledger.oldest_unanswered(&lane).await.unwrap(), Some(1));
     assert_eq!(bed.result(&lane, 1).await, ResultTaken::Taken);
     let told: Vec<(String, Vec<u8>, i64)> =
-        sqlx::query_as("SELECT topic, payload, command_key FROM responses").fetch_all(&bed.pool).await.unwrap();
+        sqlx::query_as("SELECT topic, payload, command_key FROM responses")
+            .fetch_all(&bed.pool)
+            .await
+            .unwrap();
     assert_eq!((told.len(), &*told[0].0, &*told[0].1), (1, "cmd/e/resp", b"\"\\u0000 done\"".as_slice()));
     while bed.ledger.purge(10).await.unwrap() > 0 {}
     assert!(bed.ledger.get(&name).await.unwrap().is_none());

@@ -101,6 +101,10 @@ async fn commanders_and_groups_are_kept_and_found() {
     for name in ["cmd", "kp1", FILTER, "a%20b"] {
         acme.put(&format!("{GROUPS}/{name}"), &body).await.refused(400);
     }
+    for application in ["foreign", "nowhere"] {
+        let body = json!({"filterId": FILTER, "applicationName": application});
+        acme.put(&format!("{GROUPS}/attic"), &body).await.refused(404);
+    }
     acme.delete(&format!("{GROUPS}/floor")).await.expect(204);
     acme.get(&format!("{GROUPS}/floor")).await.refused(404);
     site.stop().await;
