@@ -37,9 +37,9 @@ def execute(client, userdata, message):
         {"id": command["id"], "statusCode": 200, "reasonPhrase": "OK", "payload": "Success"}
         for command in commands
     ]
-    client.publish(f"kp1/{version}/cex/{token}/result/{command_type}", json.dumps(results))
+    reported = client.publish(f"kp1/{version}/cex/{token}/result/{command_type}", json.dumps(results))
     for command in commands:
-        pushed.put({"type": command_type, **command})
+        pushed.put((reported, {"type": command_type, **command}))
 
 
 for command_type in ("reboot", "zero"):
@@ -48,8 +48,9 @@ client.connect("127.0.0.1", port, 60)
 client.loop_start()
 sample(100, 95)
 for _ in range(count):
-    print(json.dumps(pushed.get(timeout=30)), flush=True)
-# The last result must leave before the connection ends.
-time.sleep(0.5)
+    reported, command = pushed.get(timeout=30)
+    # It must leave before the connection ends.
+    reported.wait_for_publish()
+    print(json.dumps(command), flush=True)
 client.disconnect()
 client.loop_stop()
