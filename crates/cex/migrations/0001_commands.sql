@@ -67,6 +67,7 @@ CREATE TABLE batch_targets (
     reason text,
     CONSTRAINT batch_targets_pkey PRIMARY KEY (batch_key, ordinal)
 );
+CREATE INDEX batch_targets_endpoint_idx ON batch_targets (endpoint_id) WHERE reason IS NULL;
 
 CREATE TABLE commands (
     command_key bigint GENERATED ALWAYS AS IDENTITY CONSTRAINT commands_pkey PRIMARY KEY,
@@ -91,6 +92,10 @@ CREATE TABLE commands (
     attempt_until timestamptz,
     -- When it may be pushed again.
     next_attempt_at timestamptz NOT NULL DEFAULT now(),
+    -- Pauses between attempts since it was invoked or delivered or its endpoint connected: each is twice the one before.
+    pauses integer NOT NULL DEFAULT 0,
+    -- Pushes in a row that may have reached the device and were not acknowledged.
+    unacknowledged integer NOT NULL DEFAULT 0,
     delivered_at timestamptz,
     -- Why it is to be cancelled as soon as no attempt can deliver it any more; null: it is not.
     cancel_reason text,
@@ -108,9 +113,12 @@ CREATE TABLE commands (
 CREATE INDEX commands_outstanding_idx ON commands (tenant_id, endpoint_id, command_type, command_id)
     WHERE state IN ('CREATED', 'SENT', 'DELIVERED');
 CREATE INDEX commands_expiry_idx ON commands (expires_at) WHERE state IN ('CREATED', 'SENT', 'DELIVERED');
-CREATE INDEX commands_cancel_idx ON commands (attempt_until)
+-- Not by attempt_until: an attempt begins without a change to any index.
+CREATE INDEX commands_cancel_idx ON commands (command_key)
     WHERE cancel_reason IS NOT NULL AND state IN ('CREATED', 'SENT', 'DELIVERED');
-CREATE INDEX commands_application_idx ON commands (tenant_id, application_name, created_at, command_key);
+-- Not the tenant first: while the tables are new the planner would take this index for commands_id_key, and each look-up of
+-- one command would read all of its tenant.
+CREATE INDEX commands_application_idx ON commands (application_name, tenant_id, created_at, command_key);
 CREATE INDEX commands_ended_idx ON commands (updated_at) WHERE state IN ('EXECUTED', 'UNDELIVERED', 'EXPIRED', 'CANCELLED');
 CREATE INDEX commands_batch_idx ON commands (batch_key, endpoint_id) INCLUDE (state) WHERE batch_key IS NOT NULL;
 

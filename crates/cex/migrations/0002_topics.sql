@@ -46,7 +46,7 @@ CREATE TABLE publications (
     tenant_id text COLLATE "C" NOT NULL,
     credentials_id text COLLATE "C" NOT NULL,
     client_id text COLLATE "C" NOT NULL,
-    -- `packet:<packet id>`, or `correlation:<SHA-256 of the MQTT 5 correlation data>`.
+    -- `packet:<packet id>`, or `correlation:<SHA-256 of digest and MQTT 5 correlation data>`.
     slot text COLLATE "C" NOT NULL,
     -- SHA-256 of topic and payload.
     digest bytea NOT NULL,

@@ -24,10 +24,11 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 
 use crate::config::Config;
+use crate::connected::KnownApplications;
 use crate::domain::{Idempotency, Payload, State, Ttl};
 use crate::error::Error;
 use crate::invocation::Invoker;
-use crate::ledger::Ledger;
+use crate::ledger::{ENDPOINT_DELETED, Ledger};
 
 pub(crate) use read::{Child, Order, Selection, Sort, Task};
 pub(crate) use store::BatchState;
@@ -92,6 +93,7 @@ pub(crate) struct Batches {
     config: Arc<Config>,
     ledger: Ledger,
     invoker: Invoker,
+    applications: KnownApplications,
     store: Store,
     metrics: Arc<Metrics>,
     wake: Arc<Notify>,
@@ -104,9 +106,10 @@ impl Batches {
         pool: PgPool,
         ledger: Ledger,
         invoker: Invoker,
+        applications: KnownApplications,
     ) -> Self {
         let (metrics, wake) = (Arc::new(Metrics::new()), Arc::new(Notify::new()));
-        Self { context, config, ledger, invoker, store: Store::new(pool), metrics, wake }
+        Self { context, config, ledger, invoker, applications, store: Store::new(pool), metrics, wake }
     }
 
     /// Works off batches for as long as the service runs.
@@ -150,6 +153,11 @@ impl Batches {
         }
     }
 
+    /// Invokes nothing more on an endpoint that was deleted: it may be registered anew, by another tenant.
+    pub(crate) async fn forget_endpoint(&self, endpoint: &EndpointId) -> sqlx::Result<()> {
+        self.store.forget_endpoint(endpoint, ENDPOINT_DELETED).await
+    }
+
     /// Cancels what is not yet delivered: no more commands are invoked from now on, and those that were not acknowledged
     /// are cancelled, each as soon as no attempt can deliver it any more.
     ///
@@ -162,8 +170,11 @@ impl Batches {
         task_id: Uuid,
     ) -> Result<Task, Error> {
         const REASON: &str = "the batch was cancelled";
-        if let Some(batch) = self.store.cancel(tenant, application, task_id, REASON).await? {
-            self.metrics.ended(BatchState::Cancelled);
+        let stopped = self.store.cancel(tenant, application, task_id, REASON).await?;
+        if let Some((_, state)) = stopped {
+            self.metrics.ended(state);
+        }
+        if let Some((batch, BatchState::Cancelled)) = stopped {
             // The worker goes on with it should this process die here.
             while self.ledger.cancel_of_batch(batch, &CANCELLED_STATES, REASON, CANCELLED_AT_ONCE).await?
                 >= u64::from(CANCELLED_AT_ONCE)

@@ -1,7 +1,7 @@
 //! Who waits for what happens to commands, in this process. What happens here is told after its commit; what happens in other
 //! replicas comes as an event. Either may be lost, so whoever waits looks into the ledger now and then.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::Hash;
 use std::sync::Arc;
 
@@ -11,10 +11,14 @@ use tokio::sync::watch;
 
 use crate::domain::{CommandName, Happening, State};
 
+/// Ends that are remembered for those who begin to wait a moment later.
+const ENDS_MAX: usize = 8_192;
+
 /// Who waits for what.
 #[derive(Debug, Default)]
 pub(crate) struct Changes {
     ends: Arc<Waiting<CommandName>>,
+    lately: Mutex<Lately>,
     arrivals: Arc<Waiting<EndpointId>>,
     feeds: Arc<Waiting<(TenantId, ApplicationName)>>,
 }
@@ -25,6 +29,8 @@ impl Changes {
         for happening in happenings {
             let (name, state) = (&happening.name, happening.transition.state);
             if state.is_final() {
+                // First this: who enters in between finds one or the other.
+                self.lately.lock().add(name);
                 self.ends.wake(name);
             }
             if state == State::Created {
@@ -39,9 +45,14 @@ impl Changes {
         self.feeds.wake(&(tenant.clone(), application.clone()));
     }
 
-    /// Woken when the command has ended. To be made before the ledger is looked at.
+    /// Woken when the command has ended; at once when that was told a moment ago. So whoever has just invoked it need not
+    /// look into the ledger; all others do so after this.
     pub(crate) fn end_of(&self, name: CommandName) -> Waiter<CommandName> {
-        Waiting::enter(&self.ends, name)
+        let mut waiter = Waiting::enter(&self.ends, name);
+        if self.lately.lock().names.contains(&waiter.key) {
+            waiter.receiver.mark_changed();
+        }
+        waiter
     }
 
     /// Woken when a command comes for the endpoint.
@@ -56,6 +67,28 @@ impl Changes {
         application: ApplicationName,
     ) -> Waiter<(TenantId, ApplicationName)> {
         Waiting::enter(&self.feeds, (tenant, application))
+    }
+}
+
+/// The commands that have ended last.
+#[derive(Debug, Default)]
+struct Lately {
+    names: HashSet<CommandName>,
+    /// The oldest first.
+    order: VecDeque<CommandName>,
+}
+
+impl Lately {
+    fn add(&mut self, name: &CommandName) {
+        if !self.names.insert(name.clone()) {
+            return;
+        }
+        self.order.push_back(name.clone());
+        if self.order.len() > ENDS_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.names.remove(&oldest);
+        }
     }
 }
 
@@ -144,5 +177,26 @@ mod tests {
         other.woken().await;
         drop((end, other, arrival));
         assert!(changes.ends.0.lock().is_empty() && changes.arrivals.0.lock().is_empty());
+    }
+
+    #[tokio::test]
+    async fn whoever_begins_to_wait_after_the_end_is_woken_at_once() {
+        let changes = Changes::default();
+        let ended = happening(State::Executed);
+        changes.tell(&[ended.clone(), ended.clone()]);
+        changes.end_of(ended.name.clone()).woken().await;
+        for command_id in 2.. {
+            if changes.lately.lock().names.len() == ENDS_MAX {
+                break;
+            }
+            let name = CommandName { command_id, ..ended.name.clone() };
+            changes.tell(&[Happening { name, ..ended.clone() }]);
+        }
+        let last = CommandName { command_id: i32::MAX, ..ended.name.clone() };
+        changes.tell(&[Happening { name: last.clone(), ..ended.clone() }]);
+        changes.end_of(last).woken().await;
+        assert!(futures::poll!(Box::pin(changes.end_of(ended.name).woken())).is_pending());
+        let lately = changes.lately.lock();
+        assert_eq!((lately.names.len(), lately.order.len()), (ENDS_MAX, ENDS_MAX));
     }
 }

@@ -102,6 +102,8 @@ struct Agent {
 /// A command that is in the ledger.
 struct Begun {
     name: CommandName,
+    /// It was invoked just now.
+    is_new: bool,
     app_version: AppVersionName,
     ttl: Duration,
 }
@@ -164,9 +166,8 @@ impl Agent {
         };
         let endpoint_id = command.lane.endpoint_id.clone();
         match self.invoker.invoke(vec![command]).await?.into_iter().next() {
-            Some(Invoked::New { name, .. } | Invoked::Repeated { name, .. }) => {
-                Ok(Begun { name, app_version, ttl })
-            }
+            Some(Invoked::New { name, .. }) => Ok(Begun { name, is_new: true, app_version, ttl }),
+            Some(Invoked::Repeated { name }) => Ok(Begun { name, is_new: false, app_version, ttl }),
             Some(Invoked::KeyReused) => {
                 let id = request.command_id;
                 Err(Fault(
@@ -225,9 +226,9 @@ impl Agent {
         let deadline = tokio::time::Instant::now() + within;
         loop {
             let left = deadline.saturating_duration_since(tokio::time::Instant::now());
-            match self.invoker.ended(&begun.name, left).await {
-                Ok(Some(command)) => return Ok(command),
-                Ok(None) => {
+            match self.invoker.ended(&begun.name, left, begun.is_new).await {
+                Ok(command) if command.state.is_final() => return Ok(command),
+                Ok(_) => {
                     return Err(Fault(408, format!("command {} has not ended in time", begun.name)));
                 }
                 Err(Error::Database(error)) if !left.is_zero() => {

@@ -64,6 +64,8 @@ pub struct Config {
     pub topic_answer_timeout_ms: u64,
     /// How long results wait for those who listen at a topic outside of 1/KP, in ms.
     pub responses_kept_ms: u64,
+    /// Results that wait on one topic outside of 1/KP; of more the oldest are dropped. A group may answer all at once.
+    pub responses_per_topic_max: u32,
     /// Invocations by other services (12/CIP) whose results are awaited at the same time.
     pub cip_waiting_max: usize,
     /// How long a message at a topic outside of 1/KP is known when it comes again, in ms.
@@ -101,6 +103,7 @@ impl Default for Config {
             feeds_max: 1_000,
             topic_answer_timeout_ms: 10_000,
             responses_kept_ms: 3_600_000,
+            responses_per_topic_max: 20_000,
             publications_kept_ms: 3_600_000,
             cip_waiting_max: 10_000,
             in_flight_messages_max: 8_192,
@@ -139,6 +142,7 @@ impl Config {
             ("feeds_max", count(self.feeds_max), 0, 100_000),
             ("topic_answer_timeout_ms", self.topic_answer_timeout_ms, 100, DAY_MS),
             ("responses_kept_ms", self.responses_kept_ms, 1_000, 31 * DAY_MS),
+            ("responses_per_topic_max", self.responses_per_topic_max.into(), 1, 1_000_000),
             ("publications_kept_ms", self.publications_kept_ms, 1_000, 31 * DAY_MS),
             ("cip_waiting_max", count(self.cip_waiting_max), 1, 1_000_000),
             ("in_flight_messages_max", count(self.in_flight_messages_max), 1, 1_000_000),

@@ -20,10 +20,11 @@ use crate::ledger::{ConnectivityChange, Ledger};
 const GATHER: Duration = Duration::from_millis(5);
 /// Endpoints that are gathered.
 const GATHERED_MAX: usize = 1_000;
-/// How often the ledger is told of endpoints that have connected. When it fails longer, commands wait for their next attempt.
-const ATTEMPTS: u32 = 4;
-/// The pause after the first of these; doubles.
+/// Endpoints that have connected while the ledger could not be told; the commands of others wait for their next attempt.
+const PENDING_MAX: usize = 100_000;
+/// The pause before the ledger is told again; doubles.
 const PAUSE: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// Gathered changes that may wait to be written for the feed; more are left out of it.
 const WAITING_MAX: usize = 64;
 
@@ -55,7 +56,7 @@ pub(crate) async fn start(
     let connected = context.subscribe(CONNECTED.of_any(), queue).await?;
     let disconnected = context.subscribe(DISCONNECTED.of_any(), queue).await?;
     let (feed, changes) = mpsc::channel(WAITING_MAX);
-    let watch = Watch { ledger: ledger.clone(), dispatcher, feed };
+    let watch = Watch { ledger: ledger.clone(), dispatcher, feed, pending: BTreeMap::new(), pause: PAUSE };
     context.spawn("hear of connected endpoints", watch.run(connected, disconnected));
     context.spawn("write connectivity for the feed", write(ledger, applications, changes));
     Ok(())
@@ -65,13 +66,21 @@ struct Watch {
     ledger: Ledger,
     dispatcher: Dispatcher,
     feed: mpsc::Sender<Vec<Change>>,
+    /// Those that the ledger is still to be told of, and since when they are connected.
+    pending: BTreeMap<EndpointId, DateTime<Utc>>,
+    /// How long it is left alone when it has failed.
+    pause: Duration,
 }
 
 impl Watch {
-    async fn run(self, mut connected: Subscription, mut disconnected: Subscription) -> anyhow::Result<()> {
+    async fn run(
+        mut self,
+        mut connected: Subscription,
+        mut disconnected: Subscription,
+    ) -> anyhow::Result<()> {
         loop {
             let mut changes = Vec::new();
-            let mut until = None;
+            let mut until = (!self.pending.is_empty()).then(|| Instant::now() + self.pause);
             while changes.len() < GATHERED_MAX {
                 let gathered = async {
                     match until {
@@ -96,18 +105,16 @@ impl Watch {
         }
     }
 
-    async fn take(&self, mut changes: Vec<Change>) {
+    async fn take(&mut self, mut changes: Vec<Change>) {
         // Two subscriptions brought them: each in its own order.
         changes.sort_by_key(|change| change.at);
         // Of several connections of one endpoint the last counts: it may have ended the others.
-        let connected: BTreeMap<EndpointId, DateTime<Utc>> = changes
-            .iter()
-            .filter(|change| change.is_connected)
-            .map(|change| (change.endpoint.clone(), change.at))
-            .collect();
-        if !connected.is_empty() {
-            self.wake(&connected).await;
+        for change in changes.iter().filter(|change| change.is_connected) {
+            if self.pending.len() < PENDING_MAX || self.pending.contains_key(&change.endpoint) {
+                self.pending.insert(change.endpoint.clone(), change.at);
+            }
         }
+        self.wake().await;
         if !changes.is_empty() && self.feed.try_send(changes).is_err() {
             tracing::warn!(
                 "connectivity comes faster than it can be written; some of it is missing in the feed"
@@ -115,17 +122,23 @@ impl Watch {
         }
     }
 
-    async fn wake(&self, endpoints: &BTreeMap<EndpointId, DateTime<Utc>>) {
-        let mut pause = PAUSE;
-        for attempt in 1..=ATTEMPTS {
-            match self.ledger.wake(endpoints).await {
-                Ok(()) => return self.dispatcher.look(),
-                Err(error) => {
-                    tracing::warn!(%error, attempt, "what waits for connected endpoints could not be woken");
-                }
+    /// Tells the ledger who has connected; what it does not take is left for the next time.
+    async fn wake(&mut self) {
+        while !self.pending.is_empty() {
+            let mut part = std::mem::take(&mut self.pending);
+            if let Some((first, _)) = part.iter().nth(GATHERED_MAX) {
+                let first = first.clone();
+                self.pending = part.split_off(&first);
             }
-            tokio::time::sleep(pause).await;
-            pause *= 2;
+            if let Err(error) = self.ledger.wake(&part).await {
+                self.pending.append(&mut part);
+                let count = self.pending.len();
+                tracing::warn!(%error, count, "what waits for connected endpoints could not be woken; trying again");
+                self.pause = (self.pause * 2).min(PAUSE_MAX);
+                return;
+            }
+            self.pause = PAUSE;
+            self.dispatcher.look();
         }
     }
 }

@@ -10,6 +10,7 @@ pub(crate) mod payload;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_nats::connection::State;
 use extension::{Delivery, Gateway, TopicPush};
 use ids::CorrelationId;
 use runtime::Context;
@@ -144,6 +145,10 @@ impl Dispatcher {
     /// Claims and pushes what is due; whether there may be more.
     async fn claim_due(&self) -> sqlx::Result<bool> {
         let shared = &self.shared;
+        // A push that cannot leave would only make the next one later.
+        if shared.context.nats().connection_state() != State::Connected {
+            return Ok(false);
+        }
         // What is claimed is to be pushed at once: so no more than can be.
         let stopping = shared.context.stopping();
         let Some(Some(permit)) = stopping.run_until_cancelled(shared.free_push()).await else {

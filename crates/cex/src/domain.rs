@@ -8,6 +8,9 @@ use chrono::{DateTime, Utc};
 use ids::{ApplicationName, CommandType, EndpointId, TenantId};
 use serde_json::Value;
 
+/// Bytes of a result's reason phrase.
+pub(crate) const REASON_BYTES_MAX: usize = 1_024;
+
 /// A state of a command's life. The first three lead to any later one; the others are final.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum State {

@@ -27,6 +27,8 @@ pub(crate) enum Error {
         "{0} batches of the tenant have not ended, and there may be no more (cex.batches_open_max); wait, or cancel some"
     )]
     TooManyBatches(i64),
+    #[error("the thing listens at {0} topics, and may at no more; subscribe to those that it needs")]
+    TooManyTopics(i64),
     #[error("the Idempotency-Key belongs to another request; choose another key")]
     KeyReused,
     /// The request breaks a rule or a limit.
@@ -51,7 +53,9 @@ impl From<Error> for rest::Error {
             | Error::UnknownCommand(_)
             | Error::Unknown(_) => Self::not_found(message),
             Error::RegisterUnavailable(_) => Self::unavailable(message),
-            Error::TooMany { .. } | Error::TooManyBatches(_) => Self::too_many(message),
+            Error::TooMany { .. } | Error::TooManyBatches(_) | Error::TooManyTopics(_) => {
+                Self::too_many(message)
+            }
             Error::Refused(_) => Self::bad_request(message),
             Error::Forbidden(_) => Self::forbidden(message),
             Error::KeyReused | Error::Conflict(_) => Self::conflict(message),
@@ -70,7 +74,9 @@ impl From<Error> for Refusal {
             | Error::Unknown(_) => Self::not_found(message),
             // Nothing has been done: the gateway may repeat the message.
             Error::RegisterUnavailable(_) => Self::unavailable(message),
-            Error::TooMany { .. } | Error::TooManyBatches(_) => Self::new(429, message),
+            Error::TooMany { .. } | Error::TooManyBatches(_) | Error::TooManyTopics(_) => {
+                Self::new(429, message)
+            }
             Error::Refused(_) => Self::bad_request(message),
             Error::Forbidden(_) => Self::new(403, message),
             Error::KeyReused | Error::Conflict(_) => Self::new(409, message),

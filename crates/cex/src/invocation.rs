@@ -119,24 +119,31 @@ impl Invoker {
         Ok(invoked)
     }
 
-    /// Waits until a command has ended; none when it has not in time.
-    pub(crate) async fn ended(&self, name: &CommandName, within: Duration) -> Result<Option<Command>, Error> {
+    /// Waits until a command has ended; after that time it is answered as it is then. Of a `new` one, which the caller has
+    /// invoked just now, the end is awaited first: it is told here, and the ledger is read once.
+    pub(crate) async fn ended(
+        &self,
+        name: &CommandName,
+        within: Duration,
+        is_new: bool,
+    ) -> Result<Command, Error> {
         let deadline = Instant::now() + within;
         let mut end = self.shared.changes.end_of(name.clone());
         let mut pause = LOOK_AFTER;
+        let mut is_awaited = is_new;
         loop {
+            if is_awaited {
+                let look = deadline.min(Instant::now() + pause);
+                pause = (pause * 2).min(LOOK_PAUSE_MAX);
+                // Whether told or not: the ledger says.
+                let _ = tokio::time::timeout_at(look, end.woken()).await;
+            }
+            is_awaited = true;
             let command = self.shared.ledger.get(name).await?;
             let command = command.ok_or_else(|| Error::UnknownCommand(name.clone()))?;
-            if command.state.is_final() {
-                return Ok(Some(command));
+            if command.state.is_final() || Instant::now() >= deadline {
+                return Ok(command);
             }
-            if Instant::now() >= deadline {
-                return Ok(None);
-            }
-            let look = deadline.min(Instant::now() + pause);
-            pause = (pause * 2).min(LOOK_PAUSE_MAX);
-            // Whether told or not: the ledger says.
-            let _ = tokio::time::timeout_at(look, end.woken()).await;
         }
     }
 }

@@ -39,7 +39,9 @@ use crate::changes::Changes;
 use crate::config::Config;
 use crate::domain::{CommandKey, CommandName, Lane, Payload, State, Status};
 
+pub(crate) use cancel::ENDPOINT_DELETED;
 pub(crate) use feed::ConnectivityChange;
+pub(crate) use reads::LIST_BYTES_MAX;
 
 use journal::Journal;
 use news::News;

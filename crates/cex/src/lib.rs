@@ -85,12 +85,18 @@ impl Service for Cex {
             changes.clone(),
         );
 
-        removal::start(&context, pool.clone(), ledger.clone(), invoker.clone()).await?;
         connected::start(&context, ledger.clone(), dispatcher, applications.clone()).await?;
         cip::start(&context, config.clone(), invoker.clone(), applications.clone()).await?;
-        let batches =
-            Batches::new(context.clone(), config.clone(), pool.clone(), ledger.clone(), invoker.clone());
+        let batches = Batches::new(
+            context.clone(),
+            config.clone(),
+            pool.clone(),
+            ledger.clone(),
+            invoker.clone(),
+            applications.clone(),
+        );
         batches.start();
+        removal::start(&context, pool.clone(), ledger.clone(), invoker.clone(), batches.clone()).await?;
         let topics = Topics::new(
             context.clone(),
             config.clone(),
@@ -113,6 +119,7 @@ impl Service for Cex {
             batches,
             topics,
             feeds: Arc::new(Semaphore::new(config.feeds_max)),
+            feed_reads: Arc::new(Semaphore::new(rest::FEED_READS_MAX)),
             lists: Arc::new(Semaphore::new(rest::LISTS_MAX)),
             config,
             ledger,

@@ -13,6 +13,7 @@ use runtime::{Context, Subjects, Subscription};
 use sqlx::PgPool;
 use tokio::sync::Notify;
 
+use crate::batches::Batches;
 use crate::invocation::Invoker;
 use crate::ledger::Ledger;
 use crate::topics::Registers;
@@ -38,12 +39,13 @@ pub(crate) async fn start(
     pool: PgPool,
     ledger: Ledger,
     invoker: Invoker,
+    batches: Batches,
 ) -> anyhow::Result<()> {
     // Every replica remembers to which application endpoints belong.
     let endpoints = context.subscribe(elce::UNREGISTERED.of_any(), None).await?;
     let tenants = context.subscribe(tle::UNREGISTERED.of_any(), Some(context.instance().as_str())).await?;
     let (registers, wake) = (Registers::new(pool.clone()), Arc::default());
-    let follower = Follower { context: context.clone(), pool, registers, ledger, invoker, wake };
+    let follower = Follower { context: context.clone(), pool, registers, ledger, invoker, batches, wake };
     context.spawn("forget deleted endpoints", follower.clone().endpoints(endpoints));
     context.spawn("follow unregistered tenants", follower.clone().tenants(tenants));
     context.spawn("remove commands of unregistered tenants", follower.remove());
@@ -57,6 +59,7 @@ struct Follower {
     registers: Registers,
     ledger: Ledger,
     invoker: Invoker,
+    batches: Batches,
     /// There is a tenant to remove.
     wake: Arc<Notify>,
 }
@@ -73,7 +76,9 @@ impl Follower {
             });
             let Some((endpoint, until)) = gone else { continue };
             self.invoker.forget(&endpoint);
-            self.insist(|| self.ledger.forget(&endpoint)).await;
+            // First, so that what they invoke meanwhile is cancelled with the rest.
+            self.insist(|| self.batches.forget_endpoint(&endpoint)).await;
+            self.insist(|| self.ledger.forget(&endpoint, until)).await;
             self.insist(|| self.registers.forget_endpoint(&endpoint, until)).await;
         }
         Ok(())

@@ -49,8 +49,11 @@ const FEED: &str = "/cex/api/v1/applications/{applicationName}/events";
 /// How long a request that waits for a device may take, in s: more than `cex.await_timeout_max_s` may be.
 const WAITING_S: u16 = 90;
 
-/// Lists of commands that are read at once.
-pub(crate) const LISTS_MAX: usize = 8;
+/// Lists of commands that are read at once: fewer than there are connections to the database (`postgres.max_connections`, 8),
+/// of which all others need some.
+pub(crate) const LISTS_MAX: usize = 3;
+/// Feeds that read the ledger at once; likewise.
+pub(crate) const FEED_READS_MAX: usize = 2;
 
 /// What each route needs.
 pub const ROUTES: &[Rule] = &[
@@ -95,6 +98,8 @@ pub(crate) struct Api {
     pub(crate) topics: Topics,
     /// One permit for each feed that is followed.
     pub(crate) feeds: Arc<Semaphore>,
+    /// One permit for each feed that reads the ledger.
+    pub(crate) feed_reads: Arc<Semaphore>,
     /// One permit for each list of commands that is read: they may be large, and others wait.
     pub(crate) lists: Arc<Semaphore>,
 }

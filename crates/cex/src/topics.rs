@@ -38,6 +38,9 @@ use registers::{Bound, Command};
 use responses::Responses;
 use teller::Teller;
 
+/// Topics where one thing listens: each is kept in the ledger.
+const TOPICS_MAX: i64 = 1_000;
+
 /// Serves the topics. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Topics {
@@ -63,7 +66,9 @@ impl Topics {
     ) -> Self {
         let registers = Registers::new(pool.clone());
         let kept = Duration::from_millis(config.publications_kept_ms);
-        let publications = Publications::new(pool.clone(), kept);
+        // A command lives so long, and its answer waits so long.
+        let answered_within = Duration::from_millis(config.command_ttl_ms + config.responses_kept_ms);
+        let publications = Publications::new(pool.clone(), kept, answered_within);
         let responses = Responses::new(pool);
         let teller = Teller::new(context, config.clone(), gateway, responses.clone(), publications.clone());
         Self { config, ledger, invoker, batches, registers, publications, responses, teller }
@@ -103,6 +108,10 @@ impl Topics {
         let (_, lane) = self.lane(tenant, &subscription.credentials_ids, target).await?;
         let application =
             self.application_of(tenant, &lane.endpoint_id, &subscription.correlation_id).await?;
+        let elsewhere = self.registers.topics_beside(&lane).await?;
+        if elsewhere >= TOPICS_MAX {
+            return Err(Error::TooManyTopics(elsewhere));
+        }
         self.ledger.listen(&lane, &application, Some(&subscription.topic_filter)).await?;
         Ok(())
     }

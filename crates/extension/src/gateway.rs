@@ -7,6 +7,7 @@
 //! A replica that holds the endpoint says so at once (status 102), so that a device that takes its time is told apart from a
 //! replica that has died: to the former nothing is pushed a second time.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -24,6 +25,8 @@ use crate::reports::{self, Asked, Heard};
 const REMEMBERED_MAX: usize = 200_000;
 /// A replica that is there says sooner that it took the push; one that has died does not answer at all.
 const REPLICA_PATIENCE: Duration = Duration::from_secs(2);
+/// How long the NATS server may take to show that it is there.
+const HEARING_PATIENCE: Duration = Duration::from_millis(500);
 /// Reports on one push: an endpoint is connected to few replicas.
 const REPORTS_MAX: usize = 8;
 
@@ -34,7 +37,8 @@ pub enum Delivery {
     Delivered,
     /// No gateway replica holds the endpoint, or nothing was written to the device in time; and nothing will be.
     Offline,
-    /// A gateway replica took it, but the device did not acknowledge it in time, or it disconnected before that: it may have it.
+    /// A gateway replica took it, but the device did not acknowledge it in time, or it disconnected before that; or NATS was away, so
+    /// that nobody knows: the device may have it.
     Unknown,
 }
 
@@ -89,6 +93,7 @@ impl Gateway {
             reason_phrase: None,
         };
         let (data, in_own_name) = (data.encode(), EXTENSION_DATA.by(self.context.instance()));
+        let hearing = self.hearing();
         let mut otherwise = Delivery::Offline;
         if let Some(replica) = self.replicas.get(endpoint_id) {
             let patience = deadline.min(Instant::now() + REPLICA_PATIENCE);
@@ -112,8 +117,19 @@ impl Gateway {
             Heard::Delivered => Delivery::Delivered,
             Heard::Unknown => Delivery::Unknown,
             // Of all replicas only those speak that hold the endpoint.
-            Heard::NotThere | Heard::Silence => otherwise,
+            Heard::NotThere | Heard::Silence if self.has_heard_all(hearing).await => otherwise,
+            Heard::NotThere | Heard::Silence => Delivery::Unknown,
         }
+    }
+
+    /// How often this process has connected to NATS.
+    pub(crate) fn hearing(&self) -> u64 {
+        self.context.nats().statistics().connects.load(Ordering::Acquire)
+    }
+
+    /// Whether all that the NATS server had for this process since then has come: only then does silence mean that nobody spoke.
+    pub(crate) async fn has_heard_all(&self, since: u64) -> bool {
+        self.context.published(HEARING_PATIENCE).await.is_ok() && self.hearing() == since
     }
 
     /// Sends a push to one subject. `patience` ends the waiting for anybody who takes it, `deadline` that for the device.

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use async_nats::jetstream::stream::LastRawMessageErrorKind;
-use async_nats::jetstream::{self, kv};
+use async_nats::jetstream::{self, kv, stream};
 use ism::esp::{CLIENT_DATA, DELIVERY_REPORT, EXTENSION_DATA};
 use ism::subject::instance;
 use runtime::{Context, Subjects};
@@ -19,6 +19,8 @@ use serde::{Deserialize, Serialize};
 
 /// The bucket's name.
 pub const BUCKET: &str = "extensions";
+/// Longest value of a key in bytes, headers included.
+const REGISTRATION_BYTES_MAX: i32 = 64 * 1_024;
 const RENEW_EVERY: Duration = Duration::from_secs(30);
 const RETRY_EVERY: Duration = Duration::from_millis(500);
 /// Attempts in a row that may fail before it is worth a warning, and again after as many: at a first start the extension is
@@ -73,6 +75,7 @@ fn key(name: &str) -> String {
 pub fn follower_subjects(own: Subjects) -> Subjects {
     own.publishes("$JS.API.INFO")
         .publishes(format!("$JS.API.STREAM.CREATE.KV_{BUCKET}"))
+        .publishes(format!("$JS.API.STREAM.UPDATE.KV_{BUCKET}"))
         .publishes(format!("$JS.API.STREAM.INFO.KV_{BUCKET}"))
         .publishes(format!("$JS.API.STREAM.MSG.GET.KV_{BUCKET}"))
         .publishes(format!("$JS.API.DIRECT.GET.KV_{BUCKET}"))
@@ -84,13 +87,39 @@ pub fn follower_subjects(own: Subjects) -> Subjects {
         .publishes(format!("$JS.FC.KV_{BUCKET}.>"))
 }
 
-/// Opens the bucket, and makes it first if need be: the gateway does.
+/// Opens the bucket, and makes it first if need be: the gateway does. An extension that writes its own key must not be able
+/// to take away the others' with a header (`Nats-Rollup`), which buckets usually allow.
 pub async fn bucket(client: &async_nats::Client) -> anyhow::Result<kv::Store> {
     let jetstream = jetstream::new(client.clone());
-    let config = kv::Config { bucket: BUCKET.to_owned(), history: 1, ..kv::Config::default() };
-    match jetstream.get_key_value(BUCKET).await {
-        Ok(store) => Ok(store),
-        Err(_) => Ok(jetstream.create_key_value(config).await?),
+    let store = match jetstream.get_key_value(BUCKET).await {
+        Ok(store) => store,
+        Err(_) => {
+            jetstream.create_stream(bucket_config()).await?;
+            jetstream.get_key_value(BUCKET).await?
+        }
+    };
+    let found = &store.stream.cached_info().config;
+    if found.allow_rollup {
+        let ours = bucket_config();
+        let (allow_rollup, max_message_size) = (ours.allow_rollup, ours.max_message_size);
+        let config = stream::Config { allow_rollup, max_message_size, ..found.clone() };
+        jetstream.update_stream(config).await.context("forbidding Nats-Rollup in the bucket")?;
+    }
+    Ok(store)
+}
+
+fn bucket_config() -> stream::Config {
+    stream::Config {
+        name: format!("KV_{BUCKET}"),
+        subjects: vec![key(">")],
+        max_messages_per_subject: 1,
+        max_message_size: REGISTRATION_BYTES_MAX,
+        discard: stream::DiscardPolicy::New,
+        allow_direct: true,
+        deny_delete: true,
+        allow_rollup: false,
+        num_replicas: 1,
+        ..stream::Config::default()
     }
 }
 

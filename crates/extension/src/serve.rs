@@ -26,7 +26,8 @@ pub(crate) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 /// What an extension takes at once.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Messages that are handled at once; more are answered 503, and the gateway repeats them.
+    /// Messages that are handled at once; more are answered 503, and the gateway repeats them. Senders of half as many may be waited
+    /// with ([`Message::prefer_wait`]); others find nobody who waits.
     pub in_flight_max: usize,
     /// Payload bytes of the messages that are handled at once; more are answered 503.
     pub in_flight_bytes_max: usize,
@@ -48,6 +49,8 @@ pub(crate) struct Serving<E> {
     pub(crate) metrics: Metrics,
     permits: Arc<Semaphore>,
     bytes: Arc<Semaphore>,
+    /// One permit for each message whose sender is waited with.
+    waits: Arc<Semaphore>,
 }
 
 /// A message's share of the [`Limits`], given back when dropped.
@@ -93,6 +96,7 @@ pub async fn serve_with<E: Extension>(
         metrics: Metrics::new(E::NAME),
         permits: Arc::new(Semaphore::new(limits.in_flight_max)),
         bytes: Arc::new(Semaphore::new(limits.in_flight_bytes_max)),
+        waits: Arc::new(Semaphore::new(limits.in_flight_max / 2)),
     });
     let subject = ism::esp::CLIENT_DATA.service(context.instance());
     let mut messages = context.subscribe(subject, Some(context.instance().as_str())).await?;
@@ -124,12 +128,15 @@ impl<E: Extension> Serving<E> {
         let span =
             tracing::info_span!("extension", extension = E::NAME, correlation_id = data.correlation_id);
         runtime::trace::adopt(&span, incoming.headers.as_ref());
-        let prefer_wait = incoming.headers.as_ref().and_then(prefer_wait);
+        // Who may be waited with for long must not keep others from being answered at all.
+        let waiting = incoming.headers.as_ref().and_then(prefer_wait);
+        let waiting = waiting.and_then(|wait| Some((wait, self.waits.clone().try_acquire_owned().ok()?)));
         let serving = self.clone();
         // Boxed: the runtime moves what it is given several times, and a handler's future may be large.
         self.context.task(Box::pin(
             async move {
                 let _permits = permits;
+                let prefer_wait = waiting.as_ref().map(|(wait, _)| *wait);
                 serving.metrics.enter();
                 let started = Instant::now();
                 let answer = serving.handle(&data, incoming.reply.as_deref(), prefer_wait).await;

@@ -291,6 +291,7 @@ impl Gateway {
             response_topic: push.response_topic,
         };
         let (requester, headers) = (self.context.requester(), runtime::trace::headers());
+        let hearing = self.hearing();
         let subject = MESSAGE.by(self.context.instance()).at(instance::KPC);
         let sending = requester.exchange(subject, DELIVERY_REPORT, message.encode(), headers, REPORTS_MAX);
         let Ok(Ok(mut replies)) = tokio::time::timeout_at(deadline, sending).await else {
@@ -300,7 +301,8 @@ impl Gateway {
         match reports::hear(&mut replies, Asked::AllReplicas, deadline, deadline, status).await {
             Heard::Delivered => Delivery::Delivered,
             Heard::Unknown => Delivery::Unknown,
-            Heard::NotThere | Heard::Silence => Delivery::Offline,
+            Heard::NotThere | Heard::Silence if self.has_heard_all(hearing).await => Delivery::Offline,
+            Heard::NotThere | Heard::Silence => Delivery::Unknown,
         }
     }
 }

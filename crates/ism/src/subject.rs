@@ -42,6 +42,8 @@ pub mod instance {
     pub const EPMX: &str = "epmx";
     /// The extension for commands.
     pub const CEX: &str = "cex";
+    /// The platform's own extensions.
+    pub const EXTENSIONS: [&str; 3] = [DCX, EPMX, CEX];
 }
 
 /// `kaa.v1.service.<instance>.<protocol>.<type>`

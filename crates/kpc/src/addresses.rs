@@ -3,13 +3,9 @@
 //! Connections are counted from CONNECT on (`connections`). What comes before it costs memory and handshakes too, so it
 //! is counted when a socket is accepted: whoever only opens sockets does not keep others out.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::net::IpAddr;
-use std::sync::Arc;
 
-use parking_lot::Mutex;
-
+use crate::places::{self, Places};
 use crate::throttle::network;
 
 /// The key of the limit.
@@ -17,45 +13,19 @@ pub(crate) const CONNECTING_PER_ADDRESS: &str = "kpc.limits.connecting_per_addre
 
 /// The addresses whose sockets have not said CONNECT yet.
 #[derive(Debug)]
-pub(crate) struct Addresses {
-    max: usize,
-    /// Only addresses that have some.
-    connecting: Mutex<HashMap<IpAddr, usize>>,
-}
+pub(crate) struct Addresses(Places<IpAddr>);
 
-/// A place among the sockets of an address; given back when it is dropped.
-#[derive(Debug)]
-pub(crate) struct Place {
-    addresses: Arc<Addresses>,
-    address: IpAddr,
-}
+/// A place among the sockets of an address.
+pub(crate) type Place = places::Place<IpAddr>;
 
 impl Addresses {
-    pub(crate) fn new(max: usize) -> Arc<Self> {
-        Arc::new(Self { max, connecting: Mutex::default() })
+    pub(crate) fn new(max: usize) -> Self {
+        Self(Places::new(usize::MAX, max))
     }
 
     /// Takes a place for a socket; none when the address has as many as it may.
-    pub(crate) fn enter(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
-        let address = network(address);
-        let mut connecting = self.connecting.lock();
-        let count = connecting.get(&address).copied().unwrap_or(0);
-        if count >= self.max {
-            return None;
-        }
-        connecting.insert(address, count + 1);
-        Some(Place { addresses: Arc::clone(self), address })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        if let Entry::Occupied(mut count) = self.addresses.connecting.lock().entry(self.address) {
-            *count.get_mut() -= 1;
-            if *count.get() == 0 {
-                count.remove();
-            }
-        }
+    pub(crate) fn enter(&self, address: IpAddr) -> Option<Place> {
+        self.0.enter(network(address))
     }
 }
 
@@ -64,18 +34,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places_are_counted_by_address_and_given_back() {
+    fn one_client_has_one_address() {
         let addresses = Addresses::new(2);
-        let (one, two) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
         let parse = |text: &str| text.parse::<IpAddr>().unwrap();
-        let mapped = parse("::ffff:10.0.0.1");
-        let first = addresses.enter(one).unwrap();
-        let _second = addresses.enter(mapped).unwrap();
-        assert!(addresses.enter(one).is_none());
-        assert!(addresses.enter(two).is_some());
-        drop(first);
-        assert!(addresses.enter(one).is_some());
-        assert_eq!(addresses.connecting.lock().len(), 1);
+        let _first = addresses.enter(parse("10.0.0.1")).unwrap();
+        let _second = addresses.enter(parse("::ffff:10.0.0.1")).unwrap();
+        assert!(addresses.enter(parse("10.0.0.1")).is_none());
+        assert!(addresses.enter(parse("10.0.0.2")).is_some());
         // One client may have many addresses of IPv6.
         let _third = addresses.enter(parse("2001:db8::1")).unwrap();
         let _fourth = addresses.enter(parse("2001:db8::ffff:2")).unwrap();

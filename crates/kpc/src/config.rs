@@ -143,6 +143,10 @@ pub struct Limits {
     pub outbox_bytes: usize,
     /// Messages to one client that it has not acknowledged yet.
     pub unacknowledged_per_connection: u16,
+    /// HTTP clients of this replica that are waited with because they ask to (`Prefer: wait=N`); others are answered at once.
+    pub waits: usize,
+    /// Those of one endpoint. One that goes counts until its time is over.
+    pub waits_per_endpoint: u16,
     /// Wills that wait for their delay; above it a will is sent at once.
     pub delayed_wills: usize,
     /// The longest delay of a will, in s.
@@ -167,6 +171,8 @@ impl Default for Limits {
             outbox_messages: 1_000,
             outbox_bytes: 4 * 1_024 * 1_024,
             unacknowledged_per_connection: 32,
+            waits: 4_096,
+            waits_per_endpoint: 8,
             delayed_wills: 10_000,
             will_delay_max_s: 3_600,
         }

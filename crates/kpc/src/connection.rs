@@ -79,6 +79,8 @@ pub(crate) struct State {
     /// Messages of extensions on topics that the client is about to be granted: they may not come before its
     /// SUBACK.
     pub(crate) held: Vec<(InstanceName, Outgoing)>,
+    /// How many subscriptions extensions were asked about.
+    asked: u64,
     /// Since when unknown tokens are counted, and how many there were.
     unknown_tokens: Option<(Instant, u32)>,
 }
@@ -107,11 +109,17 @@ pub(crate) struct Subscription {
     granted: Qos,
     /// The extension that serves the topics; none: topics of 1/KP.
     pub(crate) served_by: Option<InstanceName>,
+    /// Tells it from earlier ones with the same filter.
+    number: Asked,
     /// How many SUBSCRIBE packets with this filter wait for the extension's answer.
     asking: u32,
     /// Whether the client has been told that it is granted, or is told before anything else.
     is_open: bool,
 }
+
+/// Which subscription of a connection an extension is asked about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Asked(u64);
 
 /// Why something was not added to a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -272,8 +280,14 @@ impl Connection {
         if state.subscriptions.len() >= self.limits.subscriptions_per_connection {
             return Err(Rejected::TooManySubscriptions(self.limits.subscriptions_per_connection));
         }
-        let subscription = Subscription { filter, granted, served_by: None, asking: 0, is_open: true };
-        state.subscriptions.push(subscription);
+        state.subscriptions.push(Subscription {
+            filter,
+            granted,
+            served_by: None,
+            number: Asked(0),
+            asking: 0,
+            is_open: true,
+        });
         Ok(())
     }
 
@@ -283,21 +297,24 @@ impl Connection {
         state: &mut State,
         filter: &TopicFilter,
         served_by: &InstanceName,
-    ) -> Result<(), Rejected> {
+    ) -> Result<Asked, Rejected> {
         if state.ended {
             return Err(Rejected::Ended);
         }
         if let Some(existing) = state.subscriptions.iter_mut().find(|existing| existing.filter == *filter) {
             existing.asking += 1;
-            return Ok(());
+            return Ok(existing.number);
         }
         if state.subscriptions.len() >= self.limits.subscriptions_per_connection {
             return Err(Rejected::TooManySubscriptions(self.limits.subscriptions_per_connection));
         }
         let (filter, granted) = (filter.clone(), Qos::AtMostOnce);
         let served_by = Some(served_by.clone());
-        state.subscriptions.push(Subscription { filter, granted, served_by, asking: 1, is_open: false });
-        Ok(())
+        state.asked += 1;
+        let number = Asked(state.asked);
+        let (asking, is_open) = (1, false);
+        state.subscriptions.push(Subscription { filter, granted, served_by, number, asking, is_open });
+        Ok(number)
     }
 
     /// Sends what was held back for filters that are granted now, and drops what nobody waits for any more.
@@ -318,10 +335,11 @@ impl Connection {
     pub(crate) fn answer(
         &self,
         state: &mut State,
-        filter: &TopicFilter,
+        asked: Asked,
         granted: Option<Qos>,
     ) -> Option<Subscription> {
-        let at = state.subscriptions.iter().position(|existing| existing.filter == *filter)?;
+        let is_it = |existing: &Subscription| existing.served_by.is_some() && existing.number == asked;
+        let at = state.subscriptions.iter().position(is_it)?;
         let subscription = &mut state.subscriptions[at];
         subscription.asking = subscription.asking.saturating_sub(1);
         subscription.is_open = granted.is_some();
@@ -352,6 +370,19 @@ impl Connection {
         }
     }
 
+    /// Ends a subscription that another extension serves by now; returns it if there was one.
+    pub(crate) fn leave_other(
+        &self,
+        state: &mut State,
+        filter: &TopicFilter,
+        served_by: &InstanceName,
+    ) -> Option<Subscription> {
+        let is_other =
+            |one: &Subscription| one.filter == *filter && one.served_by.as_ref() != Some(served_by);
+        let at = state.subscriptions.iter().position(is_other)?;
+        Some(state.subscriptions.swap_remove(at))
+    }
+
     /// Unsubscribes; returns the subscription if there was one.
     pub(crate) fn unsubscribe(&self, state: &mut State, text: &str) -> Option<Subscription> {
         let at = state.subscriptions.iter().position(|existing| existing.filter.as_str() == text)?;
@@ -365,10 +396,11 @@ impl Connection {
         self.state.lock().endpoints.get(endpoint).cloned().unwrap_or_default()
     }
 
-    /// The quality of service with which it subscribed to a topic, the best if it did so several times.
+    /// The quality of service with which it subscribed to a topic of 1/KP, the best if it did so several times.
     pub(crate) fn subscribed(&self, topic: &str) -> Option<Qos> {
         let state = self.state.lock();
-        state.subscriptions.iter().filter(|one| one.filter.matches(topic)).map(|one| one.granted).max()
+        let of_1kp = state.subscriptions.iter().filter(|one| one.served_by.is_none());
+        of_1kp.filter(|one| one.filter.matches(topic)).map(|one| one.granted).max()
     }
 
     /// Whether it subscribed to anything.

@@ -12,25 +12,28 @@ use bytes::Bytes;
 use ids::{EndpointId, InstanceName, RequestId};
 use ism::elce;
 use ism::esp::{self, DeliveryReport, ExtensionData};
+use ism::subject::Message as MessageType;
 use ism::{Envelope as _, Record as _, subject};
 use kp1::Outcome;
-use runtime::now_ms;
-use tokio::sync::Semaphore;
+use runtime::{Context, now_ms};
 use tokio::time::Instant;
 
+use crate::announcements::{Announcement, Announcements};
 use crate::connection::{Connection, ConnectionId};
 use crate::endpoints::Elsewhere;
 use crate::gateway::Gateway;
 use crate::identity::Identity;
 use crate::notices::Notice;
 use crate::outbox::{Fate, Outgoing, Qos, Receipt};
+use crate::places::Places;
 use crate::relay;
 use crate::uplink;
 
 /// The header that tells who forwarded a response.
 const FORWARDED_BY: &str = "Bandar-Forwarded-By";
-/// Pushes whose acknowledgement is awaited; the senders of more learn nothing and try again.
+/// Pushes whose acknowledgement is awaited, in all and of one extension; the senders of more learn nothing and try again.
 const AWAITED_MAX: usize = 65_536;
+const AWAITED_PER_EXTENSION_MAX: usize = AWAITED_MAX / 4;
 
 /// How a message came: decides what is said when the endpoint is not here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,12 +47,50 @@ enum Scope {
 /// Delivers what comes from NATS.
 pub(crate) struct Downlink {
     pub(crate) gateway: Arc<Gateway>,
-    pub(crate) awaited: Arc<Semaphore>,
+    pub(crate) awaited: Places<Arc<str>>,
+    pub(crate) announcements: Announcements,
+    /// Where messages come to this replica. NATS checks who may speak where, so what they mean is decided by the whole subject.
+    here: Here,
+}
+
+/// Subjects of this replica.
+struct Here {
+    /// What those of 4/ESP begin with.
+    esp: String,
+    forwarded: String,
+    shared: String,
+    /// RFC 4's own, without a sender: of this replica and of all together.
+    nameless: [String; 2],
+}
+
+impl Here {
+    fn of(gateway: &Gateway) -> Self {
+        let replica = &gateway.replica;
+        Self {
+            esp: format!("kaa.v1.replica.{replica}.{}.", esp::PROTOCOL),
+            forwarded: esp::FORWARDED_DATA.replica(replica),
+            shared: elce::CONNECTED_HERE_TOO.replica(replica),
+            nameless: [esp::EXTENSION_DATA.replica(replica), esp::EXTENSION_DATA.service(&gateway.instance)],
+        }
+    }
+
+    /// Whether a message comes from the extension that it names.
+    fn is_true(&self, subject: &str, claimed: Option<&str>) -> bool {
+        self.nameless.iter().any(|nameless| nameless == subject)
+            || claimed.is_some() && subject::sender(subject) == claimed
+    }
 }
 
 impl Downlink {
-    pub(crate) fn new(gateway: Arc<Gateway>) -> Self {
-        Self { gateway, awaited: Arc::new(Semaphore::new(AWAITED_MAX)) }
+    /// The downlink, and the task that it needs.
+    pub(crate) fn new(
+        gateway: Arc<Gateway>,
+        context: &Context,
+    ) -> (Self, impl Future<Output = ()> + Send + 'static) {
+        let (announcements, announcing) = Announcements::new(context.clone());
+        let awaited = Places::new(AWAITED_MAX, AWAITED_PER_EXTENSION_MAX);
+        let here = Here::of(&gateway);
+        (Self { gateway, awaited, announcements, here }, announcing)
     }
 
     /// A message at the subjects of extensions that all replicas hear.
@@ -76,21 +117,25 @@ impl Downlink {
             // Nobody listened to a request that nobody waits for any more.
             return self.gateway.metrics.expired();
         }
-        match message.subject.rsplit_once('.').map(|(_, message_type)| message_type) {
-            Some(message_type) if message_type == esp::EXTENSION_DATA.message_type => {
-                if let Some(data) = read(&message) {
-                    self.to_holder(message, data);
-                }
+        let subject = message.subject.as_str();
+        if subject == self.here.forwarded {
+            self.forwarded(&message);
+        } else if subject == self.here.shared {
+            self.gateway.learn_shared(&message.payload);
+        } else if self.is_extension_data(subject) {
+            if let Some(data) = read(&message) {
+                self.to_holder(message, data);
             }
-            Some(message_type) if message_type == esp::FORWARDED_DATA.message_type => {
-                self.forwarded(&message)
-            }
-            Some(message_type) if message_type == elce::CONNECTED_HERE_TOO.message_type => {
-                self.gateway.learn_shared(&message.payload)
-            }
-            _ if subject::parse_reply(&message.subject).is_some() => self.gateway.metrics.expired(),
-            _ => tracing::warn!(subject = %message.subject, "a message to this replica has no meaning here"),
+        } else if subject::parse_reply(subject).is_some() {
+            self.gateway.metrics.expired();
+        } else {
+            tracing::warn!(%subject, "a message to this replica has no meaning here; it is dropped");
         }
+    }
+
+    fn is_extension_data(&self, subject: &str) -> bool {
+        let end = subject.strip_prefix(&self.here.esp).and_then(|rest| rest.rsplit('.').next());
+        end == Some(esp::EXTENSION_DATA.message_type)
     }
 
     /// A push to this replica, or a message where a request of ours was to be answered, and nobody waits any more. The latter either
@@ -105,19 +150,16 @@ impl Downlink {
     }
 
     fn deliver(&self, message: Message, data: ExtensionData, scope: Scope) {
-        let claimed = data.extension_instance_name.as_deref();
-        if let Some(sender) = subject::sender(&message.subject)
-            && claimed != Some(sender)
-        {
-            let subject = &message.subject;
-            tracing::warn!(%subject, claimed, "a message for a device names another extension than its subject; it is dropped");
-            return;
+        let (subject, claimed) = (&message.subject, data.extension_instance_name.as_deref());
+        if !self.here.is_true(subject, claimed) {
+            return tracing::warn!(%subject, claimed, "a message for a device names another extension than its subject; it is dropped");
         }
         let Some((endpoint, data)) = self.timely(data) else { return };
         if data.request_id.is_some() {
             self.gateway.tell_subscribers(&endpoint, &data);
         } else {
-            self.push(&endpoint, data, message.reply.map(|reply| reply.to_string()), scope);
+            let Ok(reply) = report_subject(message.reply, esp::DELIVERY_REPORT) else { return };
+            self.push(&endpoint, data, reply, scope);
         }
     }
 
@@ -142,35 +184,13 @@ impl Downlink {
         let longest = Duration::from_millis(gateway.config.push_deadline_ms);
         let patience = data.remaining(now_ms()).map_or(longest, |left| left.min(longest));
         let deadline = Instant::now() + patience;
-        let awaited = match &reply {
-            None => None,
-            Some(_) => match self.awaited.clone().try_acquire_owned() {
-                Ok(awaited) => Some(awaited),
-                // What cannot be reported is not begun: its sender takes silence for an endpoint that is not here.
-                Err(_) => return gateway.metrics.push("failed"),
-            },
-        };
-        let (receipt, told) = Receipt::new();
-        let mut taken = false;
         let (outcome, payload) = uplink::response(&data);
-        for connection in gateway.connections.endpoints.of(endpoint) {
-            let Some((topic, identity)) = push_topic(&connection, endpoint, &data, outcome) else { continue };
-            let message = Outgoing {
-                deadline: Some(deadline),
-                receipt: reply.is_some().then(|| receipt.clone()),
-                ..Outgoing::new(topic, payload.clone(), Qos::AtLeastOnce)
-            };
-            if connection.send(message) {
-                identity.traffic.sent(payload.len());
-                if !std::mem::replace(&mut taken, true) {
-                    // At once: the sender takes silence for nobody who holds the endpoint.
-                    gateway.report(reply.as_deref(), &data, 102, "");
-                }
-            }
-        }
-        // From now on only those hold it that may still deliver.
-        drop(receipt);
-        if !taken {
+        let holders = gateway.connections.endpoints.of(endpoint).into_iter().filter_map(|connection| {
+            let (topic, identity) = push_topic(&connection, endpoint, &data, outcome)?;
+            Some((connection, topic, identity))
+        });
+        let holders: Vec<_> = holders.collect();
+        if holders.is_empty() {
             gateway.metrics.push("not_here");
             if scope == Scope::Replica {
                 let reason = "the endpoint is not connected to this replica";
@@ -178,7 +198,42 @@ impl Downlink {
             }
             return;
         }
-        let Some(reply) = reply else { return gateway.metrics.push("delivered") };
+        let (receipt, told) = Receipt::new();
+        let receipt = reply.is_some().then_some(receipt);
+        let write = move || {
+            for (connection, topic, identity) in holders {
+                let message = Outgoing {
+                    deadline: Some(deadline),
+                    receipt: receipt.clone(),
+                    ..Outgoing::new(topic, payload.clone(), Qos::AtLeastOnce)
+                };
+                if connection.send(message) {
+                    identity.traffic.sent(payload.len());
+                }
+            }
+            // From now on only those hold the receipt that may still deliver.
+        };
+        let Some(reply) = reply else {
+            write();
+            return gateway.metrics.push("delivered");
+        };
+        let extension = data.extension_instance_name.as_deref().unwrap_or_default();
+        let Some(awaited) = self.awaited.enter(extension.into()) else {
+            // What cannot be reported is not begun: its sender takes silence for an endpoint that is not here.
+            return gateway.metrics.push("failed");
+        };
+        let report = report(&data, 102, "");
+        match scope {
+            Scope::Service => {
+                let (subject, write) = (reply.clone(), Box::new(write));
+                self.announcements.begin(Announcement { subject, report, write });
+            }
+            // Of silence its sender concludes nothing; this saves it a doubt.
+            Scope::Replica => {
+                gateway.notices.publish(reply.clone(), report);
+                write();
+            }
+        }
         let gateway = gateway.clone();
         tokio::spawn(async move {
             let _awaited = awaited;
@@ -194,17 +249,41 @@ impl Downlink {
     }
 }
 
+/// Where a message's sender wants a report. NATS lets him name any subject, and it is the gateway, which may do more, that
+/// would speak there: so none but those where such reports are awaited.
+pub(crate) fn report_subject(
+    reply: Option<async_nats::Subject>,
+    report: MessageType,
+) -> Result<Option<String>, ()> {
+    let Some(reply) = reply else { return Ok(None) };
+    let mut tokens = reply.strip_prefix("kaa.v1.replica.").unwrap_or_default().split('.').skip(1);
+    let is_in_protocol = tokens.next() == Some(report.protocol);
+    let (number, last) = (tokens.next(), tokens.next());
+    let is_report = is_in_protocol && tokens.next().is_none() && last.or(number) == Some(report.message_type);
+    // Extensions written for Kaa may have inboxes as NATS's clients make them; the platform's services have others.
+    if is_report || reply.starts_with("_INBOX.") {
+        return Ok(Some(reply.to_string()));
+    }
+    tracing::warn!(%reply, "a message for a client wants its report where none may go; it is dropped");
+    Err(())
+}
+
+fn report(data: &ExtensionData, status_code: i32, reason: &str) -> Bytes {
+    let report = DeliveryReport {
+        correlation_id: data.correlation_id.clone(),
+        timestamp: now_ms(),
+        timeout: 0,
+        status_code,
+        reason_phrase: (!reason.is_empty()).then(|| reason.to_owned()),
+    };
+    report.encode()
+}
+
 impl Gateway {
     fn report(&self, reply: Option<&str>, data: &ExtensionData, status_code: i32, reason: &str) {
-        let Some(reply) = reply else { return };
-        let report = DeliveryReport {
-            correlation_id: data.correlation_id.clone(),
-            timestamp: now_ms(),
-            timeout: 0,
-            status_code,
-            reason_phrase: (!reason.is_empty()).then(|| reason.to_owned()),
-        };
-        self.notices.publish(reply.to_owned(), report.encode());
+        if let Some(reply) = reply {
+            self.notices.publish(reply.to_owned(), report(data, status_code, reason));
+        }
     }
 
     /// Hands a response to those that did not ask but may listen, here and on other replicas. `bytes` are the encoded
@@ -294,4 +373,37 @@ fn push_topic(
         .inspect_err(|error| tracing::warn!(%extension, %error, "a push has no valid topic; it is dropped"))
         .ok()?;
     Some((Arc::from(topic), attachment.identity))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reports_go_where_reports_are_awaited_and_nowhere_else() {
+        let goes = |reply: &str| {
+            let reply = Some(async_nats::Subject::from(reply.to_owned()));
+            report_subject(reply, esp::DELIVERY_REPORT).is_ok()
+        };
+        for reply in [
+            "kaa.v1.replica.cex-0.esp.42.DeliveryReport",
+            "kaa.v1.replica.cex-0.esp.DeliveryReport",
+            "_INBOX.abc.1",
+        ] {
+            assert!(goes(reply), "{reply}");
+        }
+        for reply in [
+            "kaa.v1.events.kpc.endpoint.connectivity.connected",
+            "kaa.v1.service.dcx.esp.ClientData",
+            "kaa.v1.replica.kpc-0.esp.ForwardedData",
+            "kaa.v1.replica.kpc-0.esp.1.ForwardedData",
+            "kaa.v1.replica.kpc-0.elce.1.DeliveryReport",
+            "kaa.v1.replica.kpc-0.esp.1.2.DeliveryReport",
+            "kaa.v1.replica.kpc-0.esp.DeliveryReport.1",
+            "$JS.API.STREAM.DELETE.KV_extensions",
+            "_INBOX_cex.1",
+        ] {
+            assert!(!goes(reply), "{reply}");
+        }
+    }
 }

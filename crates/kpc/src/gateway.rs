@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use ids::{InstanceName, ReplicaId};
+use ids::{EndpointId, InstanceName, ReplicaId};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -19,6 +19,7 @@ use crate::limits::{Source, TenantRates};
 use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::notices::Notices;
+use crate::places::Places;
 use crate::relay::{Relay, Route};
 use crate::sharing::Connectivity;
 use crate::wills::Wills;
@@ -32,8 +33,11 @@ pub(crate) struct Gateway {
     pub(crate) clients: Arc<Clients>,
     pub(crate) tenants: TenantRates,
     pub(crate) memory: Memory,
+    /// Those who wait for something to happen (HTTP `Prefer: wait=N`). A wait outlives a client that goes, here and in the
+    /// extension.
+    pub(crate) waits: Places<EndpointId>,
     pub(crate) connections: Connections,
-    pub(crate) addresses: Arc<Addresses>,
+    pub(crate) addresses: Addresses,
     pub(crate) authorities: Arc<Authorities>,
     pub(crate) connectivity: Arc<Connectivity>,
     pub(crate) wills: Wills,

@@ -23,6 +23,8 @@ use crate::upload::Upload;
 
 /// When a client may try again that was told to wait, in s, if nothing says otherwise.
 const RETRY_AFTER: u32 = 1;
+/// The longest payload of a message whose sender is waited with, in bytes.
+const WAITING_BYTES_MAX: usize = 4 * 1_024;
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// The routes of the HTTP binding.
@@ -75,10 +77,10 @@ async fn handle_in_span(
     let wait_s = preferred_wait_s(&parts.headers, gateway.config.prefer_wait_max_s);
     let wait = wait_s.map(|seconds| Wait { seconds, stopping });
     let (result, outcome) = match relay(gateway, &parts, &mut upload, &mut passage, wait).await {
-        Ok(answer) => {
+        Ok((answer, waited_s)) => {
             let status = relay::status(answer.data.status_code);
             let outcome = if status < 400 { Outcome::Stored } else { Outcome::Refused(status) };
-            (Ok(answer), outcome)
+            (Ok((answer, waited_s)), outcome)
         }
         Err(failure) => {
             let Failure { status, reason, passing, .. } = &failure;
@@ -93,7 +95,7 @@ async fn handle_in_span(
     // Most messages are refused before their body has been read.
     upload.discard().await;
     match result {
-        Ok(answer) => waited(respond(answer), wait_s),
+        Ok((answer, waited_s)) => waited(respond(answer), waited_s),
         Err(failure) => refuse(&failure),
     }
 }
@@ -119,13 +121,14 @@ fn waited(mut response: Response, wait_s: Option<u32>) -> Response {
     response
 }
 
+/// The extension's answer, and for how many seconds it might have been waited for.
 async fn relay(
     gateway: &Arc<Gateway>,
     parts: &Parts,
     upload: &mut Upload,
     passage: &mut Passage,
     wait: Option<Wait>,
-) -> Result<Answer, Failure> {
+) -> Result<(Answer, Option<u32>), Failure> {
     if gateway.draining.is_cancelled() {
         return Err(Failure::passing(503, "the gateway is stopping; try again"));
     }
@@ -140,9 +143,16 @@ async fn relay(
     if let Some(traffic) = traffic {
         traffic.received(payload.len());
     }
-    let wait_s = wait.as_ref().map(|wait| wait.seconds);
+    // Who waits asks for something and sends little: what he sends takes up memory all the while. Where there is no place the
+    // wish is ignored, as RFC 7240 allows.
+    let place = wait.and_then(|wait| {
+        let identity = route.identity.as_ref().filter(|_| payload.len() <= WAITING_BYTES_MAX)?;
+        Some((gateway.waits.enter(identity.endpoint.clone())?, wait))
+    });
+    let wait = place.as_ref().map(|(_, wait)| wait);
+    let wait_s = wait.map(|wait| wait.seconds);
     let exchange = gateway.relay.exchange(&route, payload, &passage.correlation_id, deadline, wait_s);
-    let answer = match &wait {
+    let answer = match wait {
         None => exchange.await,
         Some(wait) => tokio::select! {
             answer = exchange => answer,
@@ -156,7 +166,7 @@ async fn relay(
         let data = answer.as_ref().ok().and_then(|answer| answer.data.payload.as_ref());
         traffic.sent(data.map_or(0, Bytes::len));
     }
-    answer
+    answer.map(|answer| (answer, wait_s))
 }
 
 fn decode(uri: &Uri) -> Result<String, Failure> {

@@ -17,6 +17,7 @@
 
 mod addresses;
 mod anchors;
+mod announcements;
 mod authorities;
 mod certificates;
 mod clients;
@@ -40,6 +41,7 @@ mod mqtt;
 mod notices;
 mod outbox;
 mod peer;
+mod places;
 mod recheck;
 mod registry;
 mod relay;
@@ -87,6 +89,7 @@ use memory::Memory;
 use metrics::Metrics;
 use notices::Notices;
 use outbox::CloseReason;
+use places::Places;
 use registry::Registry;
 use relay::{CorrelationIds, Relay};
 use takeover::News;
@@ -191,6 +194,7 @@ async fn build(
     Ok(Arc::new(Gateway {
         config,
         memory: Memory::new(limits.in_flight_bytes),
+        waits: Places::new(limits.waits, limits.waits_per_endpoint.into()),
         tenants: TenantRates::new(limits.messages_per_second_per_tenant),
         instance: context.instance().clone(),
         replica: context.replica().clone(),
@@ -252,7 +256,9 @@ async fn follow_authorities(authorities: &Arc<Authorities>, context: &Context) -
 
 /// Follows everything that NATS brings beside the answers to our own requests.
 async fn follow(gateway: &Arc<Gateway>, context: &Context) -> anyhow::Result<()> {
-    let downlink = Arc::new(Downlink::new(gateway.clone()));
+    let (downlink, announcing) = Downlink::new(gateway.clone(), context);
+    let downlink = Arc::new(downlink);
+    context.task(announcing);
     let mut unmatched = context.requester().unmatched();
     let to_replica = downlink.clone();
     let stopping = context.stopping();

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -137,21 +137,30 @@ pub(crate) enum Fate {
     NeverWritten,
 }
 
-/// Whether a message has been handed to a connection.
+/// To how many connections a message has been handed.
 #[derive(Debug, Default)]
-struct Writing(AtomicU8);
+struct Writing(AtomicUsize);
 
 impl Writing {
-    const WAITS: u8 = 0;
-    const BEGUN: u8 = 1;
-    const GIVEN_UP: u8 = 2;
+    const GIVEN_UP: usize = usize::MAX;
 
-    /// Turns what waits into something else; returns what it is then.
-    fn turn(&self, to: u8) -> u8 {
-        match self.0.compare_exchange(Self::WAITS, to, Ordering::AcqRel, Ordering::Acquire) {
-            Ok(_) => to,
-            Err(already) => already,
-        }
+    /// One more, unless the message has been given up.
+    fn begin(&self) -> bool {
+        self.change(|begun| (begun != Self::GIVEN_UP).then(|| begun + 1))
+    }
+
+    /// One less: it did not take the message.
+    fn undo(&self) {
+        self.change(|begun| (begun != Self::GIVEN_UP).then(|| begun.saturating_sub(1)));
+    }
+
+    /// Gives the message up, unless it has been handed to one; returns whether it is given up.
+    fn give_up(&self) -> bool {
+        self.change(|begun| [0, Self::GIVEN_UP].contains(&begun).then_some(Self::GIVEN_UP))
+    }
+
+    fn change(&self, to: impl FnMut(usize) -> Option<usize>) -> bool {
+        self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, to).is_ok()
     }
 }
 
@@ -179,7 +188,12 @@ impl Receipt {
 
     /// Whether the message may be written: nobody has been told yet that it will not be.
     pub(crate) fn begin(&self) -> bool {
-        self.writing.turn(Writing::BEGUN) == Writing::BEGUN
+        self.writing.begin()
+    }
+
+    /// Nothing of what was begun was written.
+    pub(crate) fn undo(&self) {
+        self.writing.undo();
     }
 
     /// A client has the message: acknowledged, or written with QoS 0.
@@ -190,8 +204,7 @@ impl Receipt {
 
 impl Drop for Receipt {
     fn drop(&mut self) {
-        let written = self.writing.turn(Writing::GIVEN_UP) == Writing::BEGUN;
-        let fate = if written { Fate::Unacknowledged } else { Fate::NeverWritten };
+        let fate = if self.writing.give_up() { Fate::NeverWritten } else { Fate::Unacknowledged };
         tell(self.teller.get_mut().take(), fate);
     }
 }
@@ -208,10 +221,8 @@ impl Told {
     pub(crate) async fn until(self, deadline: Instant) -> Fate {
         match tokio::time::timeout_at(deadline, self.fate).await {
             Ok(Ok(fate)) => fate,
-            Ok(Err(_)) | Err(_) if self.writing.turn(Writing::GIVEN_UP) == Writing::BEGUN => {
-                Fate::Unacknowledged
-            }
-            Ok(Err(_)) | Err(_) => Fate::NeverWritten,
+            Ok(Err(_)) | Err(_) if self.writing.give_up() => Fate::NeverWritten,
+            Ok(Err(_)) | Err(_) => Fate::Unacknowledged,
         }
     }
 }
@@ -393,6 +404,17 @@ mod tests {
         let (receipt, told) = Receipt::new();
         drop(receipt);
         assert_eq!(told.until(later()).await, Fate::NeverWritten);
+        // It was too large for its client, and for the other one not.
+        let (receipt, told) = Receipt::new();
+        assert!(receipt.begin());
+        receipt.undo();
+        drop(receipt);
+        assert_eq!(told.until(later()).await, Fate::NeverWritten);
+        let (receipt, told) = Receipt::new();
+        assert!(receipt.begin() && receipt.begin());
+        receipt.undo();
+        drop(receipt);
+        assert_eq!(told.until(later()).await, Fate::Unacknowledged);
         // One client of two was written to.
         let (receipt, told) = Receipt::new();
         let other = receipt.clone();

@@ -15,6 +15,7 @@ use async_nats::jetstream::kv::{self, Operation};
 use extension::Registration;
 use futures::StreamExt as _;
 use ids::InstanceName;
+use ism::subject::instance;
 use kp1::{TopicFilter, TopicPattern};
 use parking_lot::RwLock;
 use tokio::sync::Notify;
@@ -63,8 +64,8 @@ pub(crate) enum Server {
 pub(crate) struct Registry {
     /// None before the bucket has been read.
     extensions: RwLock<Option<HashMap<InstanceName, Entry>>>,
-    /// By the extensions' names: of two that serve the same topic the first does. Written under the lock of
-    /// the extensions.
+    /// The platform's own extensions first, then by name: of two that serve the same topic the first does, so
+    /// no extension takes a topic from the platform. Written under the lock of the extensions.
     topics: RwLock<Arc<[Arc<Served>]>>,
     again: Notify,
 }
@@ -126,7 +127,7 @@ impl Registry {
     /// Reads the topics anew out of the registrations.
     fn gather_topics(&self, extensions: &HashMap<InstanceName, Entry>) {
         let mut by_name: Vec<_> = extensions.iter().collect();
-        by_name.sort_by_key(|(name, _)| *name);
+        by_name.sort_by_key(|(name, _)| (!instance::EXTENSIONS.contains(&name.as_str()), *name));
         let declared = by_name.iter().flat_map(|(name, entry)| {
             let topics = entry.registration.topics.iter().take(TOPICS_MAX);
             topics.map(move |text| (*name, &entry.registration, text))
@@ -257,7 +258,7 @@ fn tell_overlaps(topics: &[Arc<Served>]) {
                     pattern = first.pattern.as_str(),
                     does_not = %other.extension,
                     other = other.pattern.as_str(),
-                    "two extensions serve the same topics; the one whose name comes first is asked"
+                    "two extensions serve the same topics; the platform's own, else the one whose name comes first, is asked"
                 );
             }
         }
@@ -341,6 +342,10 @@ mod tests {
         let dcx: HashMap<_, _> = read("dcx", &registration(true)).into_iter().collect();
         registry.replace(dcx, Instant::now());
         assert_eq!(asked("cmd/x/req"), "b");
+        // Nobody takes a topic from the platform's own.
+        registry.put("a", &serving(&["cmd/x/{what}"]));
+        registry.put("cex", &serving(&["cmd/{thing}/req"]));
+        assert_eq!([asked("cmd/x/req"), asked("cmd/x/resp")], ["cex", "a"]);
     }
 
     fn is_known(registry: &Registry, name: &str) -> bool {

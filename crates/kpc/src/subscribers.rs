@@ -8,7 +8,7 @@ use std::sync::Arc;
 use ids::{InstanceName, TenantId};
 use kp1::TopicFilter;
 
-use crate::connection::{Connection, ConnectionId, Rejected, Subscription};
+use crate::connection::{Asked, Connection, ConnectionId, Rejected, Subscription};
 use crate::connections::Connections;
 use crate::outbox::Qos;
 use crate::shards::Shards;
@@ -68,25 +68,23 @@ impl Connections {
         connection: &Arc<Connection>,
         filter: &TopicFilter,
         served_by: &InstanceName,
-    ) -> Result<(), Rejected> {
+    ) -> Result<Asked, Rejected> {
         let mut state = connection.state.lock();
-        connection.ask(&mut state, filter, served_by)?;
+        if let Some(other) = connection.leave_other(&mut state, filter, served_by) {
+            self.forget_subscriber(connection, &other);
+        }
+        let asked = connection.ask(&mut state, filter, served_by)?;
         if let Some(client) = &connection.client {
             self.subscribers.add(served_by, &client.tenant, filter.as_str(), connection.id);
         }
-        Ok(())
+        Ok(asked)
     }
 
     /// Notes what the extension has answered; its messages are sent to the client from now on when it grants.
     /// Call it on the thread of the connection right before the SUBACK is handed over.
-    pub(crate) fn answer_topic(
-        &self,
-        connection: &Arc<Connection>,
-        filter: &TopicFilter,
-        granted: Option<Qos>,
-    ) {
+    pub(crate) fn answer_topic(&self, connection: &Arc<Connection>, asked: Asked, granted: Option<Qos>) {
         let mut state = connection.state.lock();
-        if let Some(removed) = connection.answer(&mut state, filter, granted) {
+        if let Some(removed) = connection.answer(&mut state, asked, granted) {
             self.forget_subscriber(connection, &removed);
         }
     }
@@ -157,32 +155,41 @@ mod tests {
         };
         let found = |text: &str| !all.subscribers.of(&cex, &tenant, &[text.to_owned()].into()).is_empty();
         assert!(!deliver(&cex, "a/1"));
-        for text in ["a/+", "b/1"] {
-            assert_eq!(all.ask_topic(&connection, &filter(text), &cex), Ok(()));
-        }
+        let ask = |text, by| all.ask_topic(&connection, &filter(text), by).unwrap();
+        let answer = |asked, granted| all.answer_topic(&connection, asked, granted);
+        let (a, b) = (ask("a/+", &cex), ask("b/1", &cex));
         assert!(deliver(&cex, "a/1") && deliver(&cex, "b/1") && deliver(&cex, "a/2"));
         assert!(!deliver(&cex, "a/3"), "no more is held than an outbox holds");
         assert!(!deliver(&other, "a/1") && next().is_none());
-        all.answer_topic(&connection, &filter("a/+"), Some(Qos::AtMostOnce));
-        all.answer_topic(&connection, &filter("b/1"), None);
+        answer(a, Some(Qos::AtMostOnce));
+        answer(b, None);
         assert!(deliver(&cex, "a/4") && !deliver(&cex, "b/1"));
         let sent: Vec<_> = std::iter::from_fn(next).collect();
         assert_eq!(sent, ["a/1", "a/2", "a/4"].map(|topic| (topic.to_owned(), Qos::AtMostOnce)));
         assert!(found("a/+") && !found("b/1"));
 
         // Asked twice at once: the grant counts, whatever comes first.
-        all.ask_topic(&connection, &filter("c/1"), &cex).unwrap();
-        all.ask_topic(&connection, &filter("c/1"), &cex).unwrap();
-        all.answer_topic(&connection, &filter("c/1"), None);
-        all.answer_topic(&connection, &filter("c/1"), Some(Qos::AtLeastOnce));
+        let (one, two) = (ask("c/1", &cex), ask("c/1", &cex));
+        answer(one, None);
+        answer(two, Some(Qos::AtLeastOnce));
         assert!(deliver(&cex, "c/1") && next().is_some());
-        // Ended before the answer: that comes too late.
-        all.ask_topic(&connection, &filter("d/1"), &cex).unwrap();
+        // Ended before the answer: that comes too late, and is none to the question that came after.
+        let ended = ask("d/1", &cex);
         assert!(all.unsubscribe(&connection, "d/1") && !all.unsubscribe(&connection, "d/1"));
-        all.answer_topic(&connection, &filter("d/1"), Some(Qos::AtLeastOnce));
+        answer(ended, Some(Qos::AtLeastOnce));
         assert!(!deliver(&cex, "d/1") && !found("d/1"));
+        let again = ask("d/1", &cex);
+        answer(ended, None);
+        answer(again, Some(Qos::AtLeastOnce));
+        assert!(deliver(&cex, "d/1") && next().is_some());
+        // Another extension serves it by now.
+        let elsewhere = ask("d/1", &other);
+        answer(elsewhere, Some(Qos::AtLeastOnce));
+        assert!(deliver(&other, "d/1") && next().is_some() && !deliver(&cex, "d/1") && !found("d/1"));
+        assert_eq!(connection.subscribed("a/1"), None, "no topic of 1/KP");
         all.end(&connection);
         assert!(!found("a/+") && !found("c/1") && !deliver(&cex, "a/1"));
         assert_eq!(all.ask_topic(&connection, &filter("a/+"), &cex), Err(Rejected::Ended));
+        assert!(all.subscribers.connections.each().all(|map| map.is_empty()));
     }
 }

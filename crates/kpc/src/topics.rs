@@ -12,8 +12,9 @@ use bytes::Bytes;
 use ids::{CorrelationId, InstanceName, TenantId};
 use ism::subject::{self, Message as MessageType};
 use ism::topics::{
-    PUBLISH_REQUEST, PUBLISH_RESPONSE, SUBSCRIBE_REQUEST, SUBSCRIBE_RESPONSE, TopicDeliveryReport,
-    TopicMessage, TopicPublishRequest, TopicPublishResponse, TopicSubscribeRequest, TopicSubscribeResponse,
+    DELIVERY_REPORT, PUBLISH_REQUEST, PUBLISH_RESPONSE, SUBSCRIBE_REQUEST, SUBSCRIBE_RESPONSE,
+    TopicDeliveryReport, TopicMessage, TopicPublishRequest, TopicPublishResponse, TopicSubscribeRequest,
+    TopicSubscribeResponse,
 };
 use ism::{Envelope as _, Record};
 use kp1::TopicFilter;
@@ -21,9 +22,10 @@ use runtime::now_ms;
 use tokio::time::Instant;
 use tracing::Instrument as _;
 
+use crate::announcements::Announcement;
 use crate::clients::{Client, Sender};
-use crate::connection::Connection;
-use crate::downlink::Downlink;
+use crate::connection::{Asked, Connection};
+use crate::downlink::{Downlink, report_subject};
 use crate::failure::Failure;
 use crate::gateway::Gateway;
 use crate::limits::Source;
@@ -167,23 +169,38 @@ impl Gateway {
         self.ask_about_topic::<TopicPublishResponse>(extension, asked, answered, data, deadline).await
     }
 
+    /// Finds who serves the topics that a client wants to subscribe to. From now on what is sent to them is held back: the
+    /// extension may send something as soon as it has granted.
+    ///
+    /// # Errors
+    /// 404 when no extension serves them; a passing failure when that is not known yet.
+    pub(crate) async fn begin_to_subscribe(
+        &self,
+        connection: &Arc<Connection>,
+        client: &Client,
+        filter: &TopicFilter,
+        deadline: Instant,
+    ) -> Result<(Arc<Served>, Asked), Failure> {
+        let served = self.server(|| self.relay.registry.server_of_filter(filter), deadline).await?;
+        self.relay.clients.admit(Sender::Client(connection), &client.tenant).await?;
+        let asked = self.connections.ask_topic(connection, filter, &served.extension);
+        let asked = asked.map_err(|rejected| Failure::refused(429, rejected.to_string()))?;
+        Ok((served, asked))
+    }
+
     /// Asks whether a client may subscribe to topics that an extension serves.
     ///
     /// # Errors
-    /// 404 when no extension serves them; what the extension says; a passing failure when it does not answer.
+    /// What the extension says; a passing failure when it does not answer.
     pub(crate) async fn ask_to_subscribe(
         &self,
+        served: &Served,
         connection: &Arc<Connection>,
         client: &Client,
         filter: &TopicFilter,
         correlation_id: &CorrelationId,
         deadline: Instant,
     ) -> Result<(), Failure> {
-        let served = self.server(|| self.relay.registry.server_of_filter(filter), deadline).await?;
-        self.relay.clients.admit(Sender::Client(connection), &client.tenant).await?;
-        // Before the question: the extension may send something as soon as it has granted.
-        let asking = self.connections.ask_topic(connection, filter, &served.extension);
-        asking.map_err(|rejected| Failure::refused(429, rejected.to_string()))?;
         let request = TopicSubscribeRequest {
             correlation_id: correlation_id.to_string(),
             timestamp: now_ms(),
@@ -283,7 +300,9 @@ impl Downlink {
         if receivers.is_empty() {
             return gateway.metrics.push("not_here");
         }
-        self.deliver_on_topic(&extension, data, &receivers, message.reply.map(|reply| reply.to_string()));
+        if let Ok(reply) = report_subject(message.reply, DELIVERY_REPORT) {
+            self.deliver_on_topic(&extension, data, receivers, reply);
+        }
     }
 
     /// Sends a message to its subscribers and reports what becomes of it.
@@ -291,50 +310,57 @@ impl Downlink {
         &self,
         extension: &InstanceName,
         data: TopicMessage,
-        receivers: &[Arc<Connection>],
+        receivers: Vec<Arc<Connection>>,
         reply: Option<String>,
     ) {
         let gateway = &self.gateway;
         let longest = Duration::from_millis(gateway.config.push_deadline_ms);
         let deadline = Instant::now() + data.remaining(now_ms()).map_or(longest, |left| left.min(longest));
-        let Ok(awaited) = self.awaited.clone().try_acquire_owned() else {
+        let Some(awaited) = self.awaited.enter(extension.as_str().into()) else {
             // What cannot be reported is not begun: its sender would take it for undelivered.
             return gateway.metrics.push("failed");
         };
-        let report = {
-            let (gateway, correlation_id) = (gateway.clone(), data.correlation_id);
-            move |status_code, reason: &str| {
-                gateway.report_on_topic(reply.as_deref(), &correlation_id, status_code, reason)
+        let (receipt, told) = Receipt::new();
+        let correlation_id = data.correlation_id.clone();
+        let announced = reply.clone().map(|subject| (subject, report(&correlation_id, 102, "")));
+        let write = {
+            let extension = extension.clone();
+            move || {
+                let topic: Arc<str> = data.topic.into();
+                let response_topic: Option<Arc<str>> = data.response_topic.map(Into::into);
+                for connection in receivers {
+                    connection.deliver(
+                        &extension,
+                        Outgoing {
+                            correlation_data: data.correlation_data.clone(),
+                            response_topic: response_topic.clone(),
+                            deadline: Some(deadline),
+                            receipt: Some(receipt.clone()),
+                            ..Outgoing::new(topic.clone(), data.payload.clone(), Qos::AtLeastOnce)
+                        },
+                    );
+                }
+                // From now on only those hold the receipt that may still deliver.
             }
         };
-        // Before anything can be written: of silence its sender concludes that nothing was.
-        report(102, "");
-        let (receipt, told) = Receipt::new();
-        let topic: Arc<str> = data.topic.into();
-        let response_topic: Option<Arc<str>> = data.response_topic.map(Into::into);
-        for connection in receivers {
-            connection.deliver(
-                extension,
-                Outgoing {
-                    correlation_data: data.correlation_data.clone(),
-                    response_topic: response_topic.clone(),
-                    deadline: Some(deadline),
-                    receipt: Some(receipt.clone()),
-                    ..Outgoing::new(topic.clone(), data.payload.clone(), Qos::AtLeastOnce)
-                },
-            );
+        match announced {
+            Some((subject, report)) => {
+                self.announcements.begin(Announcement { subject, report, write: Box::new(write) });
+            }
+            None => write(),
         }
-        // From now on only those hold it that may still deliver.
-        drop(receipt);
-        let metrics = gateway.metrics.clone();
+        let gateway = gateway.clone();
         tokio::spawn(async move {
             let _awaited = awaited;
             let fate = told.until(deadline).await;
-            metrics.push(if fate == Fate::Delivered { "delivered" } else { "failed" });
-            match fate {
-                Fate::Delivered => report(200, ""),
-                Fate::NeverWritten => report(404, "the message could not be written to any client"),
-                Fate::Unacknowledged => report(504, "no client acknowledged the message"),
+            gateway.metrics.push(if fate == Fate::Delivered { "delivered" } else { "failed" });
+            let (status_code, reason) = match fate {
+                Fate::Delivered => (200, ""),
+                Fate::NeverWritten => (404, "the message could not be written to any client"),
+                Fate::Unacknowledged => (504, "no client acknowledged the message"),
+            };
+            if let Some(reply) = reply {
+                gateway.notices.publish(reply, report(&correlation_id, status_code, reason));
             }
         });
     }
@@ -348,16 +374,13 @@ fn has_shown(connection: &Connection, credentials_id: Option<&str>) -> bool {
     })
 }
 
-impl Gateway {
-    fn report_on_topic(&self, reply: Option<&str>, correlation_id: &str, status_code: i32, reason: &str) {
-        let Some(reply) = reply else { return };
-        let report = TopicDeliveryReport {
-            correlation_id: correlation_id.to_owned(),
-            timestamp: now_ms(),
-            timeout: 0,
-            status_code,
-            reason_phrase: (!reason.is_empty()).then(|| reason.to_owned()),
-        };
-        self.notices.publish(reply.to_owned(), report.encode());
-    }
+fn report(correlation_id: &str, status_code: i32, reason: &str) -> Bytes {
+    let report = TopicDeliveryReport {
+        correlation_id: correlation_id.to_owned(),
+        timestamp: now_ms(),
+        timeout: 0,
+        status_code,
+        reason_phrase: (!reason.is_empty()).then(|| reason.to_owned()),
+    };
+    report.encode()
 }

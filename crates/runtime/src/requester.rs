@@ -20,15 +20,12 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::Subjects;
-use crate::subjects::SELF_PROTOCOL;
+use crate::subjects::ROUND_TRIP;
 
 /// Requests of one replica that may wait at once; more are refused, so that a dead peer cannot fill the memory.
 const PENDING_MAX: usize = 65_536;
 /// Messages to this replica that answer no waiting request and that a holder of [`Requester::unmatched`] has not read.
 const UNMATCHED_MAX: usize = 1_024;
-
-/// A message of a replica to itself.
-const ROUND_TRIP: MessageType = MessageType { protocol: SELF_PROTOCOL, message_type: "round-trip" };
 
 /// Why a request got no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -16,7 +16,9 @@ use ism::subject::{Event, GroupedEvent, Message, instance};
 /// Stands for the service's own instance.
 const OWN: &str = "<own>";
 /// Messages of a replica to itself, by which it learns how far the server is.
-pub(crate) const SELF_PROTOCOL: &str = "runtime";
+const SELF_PROTOCOL: &str = "runtime";
+/// A message of a replica to itself.
+pub(crate) const ROUND_TRIP: Message = Message { protocol: SELF_PROTOCOL, message_type: "round-trip" };
 
 /// What a service may publish and subscribe to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -43,8 +45,9 @@ impl Subjects {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
-            .publishes(format!("kaa.v1.replica.*.{SELF_PROTOCOL}.>"))
-            .receives(SELF_PROTOCOL)
+            // No more than that type: else everybody could send everybody's replicas what looks like another message.
+            .answers(ROUND_TRIP)
+            .receives_as(SELF_PROTOCOL, format!("{SELF_PROTOCOL}.*.{}", ROUND_TRIP.message_type))
             // Where JetStream answers; the prefix is the service's own.
             .subscribes(format!("{}.>", inbox_prefix(OWN)))
     }

@@ -101,6 +101,9 @@ async fn no_extension_speaks_through_jetstream() {
     let bucket = extension::bucket(&kpc).await.unwrap();
     let revoked = "kaa.v1.events.cm.endpoint.token.revoked";
     let mut heard = kpc.subscribe("kaa.v1.events.*.endpoint.token.revoked").await.unwrap();
+    let (cex, _) = connect(&nats, "cex").await;
+    cex.publish("$KV.extensions.cex", "{}".into()).await.unwrap();
+    eventually("the other key is there", PATIENCE, async || bucket.get("cex").await.unwrap()).await;
     for user in ["dcx", "epmx", "echo"] {
         let (extension, refusals) = connect(&nats, user).await;
         let key = format!("$KV.extensions.{user}");
@@ -117,6 +120,18 @@ async fn no_extension_speaks_through_jetstream() {
             extension.publish_with_reply(ask.clone(), revoked, question.into()).await.unwrap();
             refused(&refusals, &ask).await;
         }
+        // A header that takes away all other keys.
+        let headers = async_nats::HeaderMap::from_iter([(
+            async_nats::HeaderName::from_static("Nats-Rollup"),
+            async_nats::HeaderValue::from("all"),
+        )]);
+        extension.publish_with_headers(key.clone(), headers, "rolled up".into()).await.unwrap();
+        extension.publish(key.clone(), "after".into()).await.unwrap();
+        eventually("the key is changed", PATIENCE, async || {
+            (bucket.get(user).await.unwrap()? == "after").then_some(())
+        })
+        .await;
+        assert!(bucket.get("cex").await.unwrap().is_some(), "{user} took away another's key");
         // Not another's key either.
         extension.publish("$KV.extensions.cex", "{}".into()).await.unwrap();
         refused(&refusals, "$KV.extensions.cex").await;

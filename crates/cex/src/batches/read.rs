@@ -1,14 +1,16 @@
 //! What is told of batches.
 
 use chrono::{DateTime, Utc};
+use futures::TryStreamExt as _;
 use ids::{ApplicationName, CommandType, TenantId};
-use sqlx::{AssertSqlSafe, FromRow};
+use sqlx::{AssertSqlSafe, FromRow, PgConnection};
 use uuid::Uuid;
 
 use super::Batches;
 use super::store::{BatchState, Store};
 use crate::domain::{BatchKey, Command, Payload, State};
 use crate::error::Error;
+use crate::ledger::LIST_BYTES_MAX;
 
 /// A batch and how far it is. `pending`, `executed` and `expired` together are `total`.
 #[derive(Debug, Clone)]
@@ -174,7 +176,8 @@ impl Batches {
         selection: &Selection,
     ) -> Result<(i64, Vec<Task>), Error> {
         let total = self.store.count(tenant, application, selection).await?;
-        let tasks = self.store.tasks(tenant, application, selection, None).await?;
+        let connection = &mut self.store.pool.acquire().await?;
+        let tasks = self.store.tasks(connection, tenant, application, selection, None).await?;
         Ok((total, tasks))
     }
 
@@ -188,26 +191,29 @@ impl Batches {
         application: &ApplicationName,
         task_id: Uuid,
     ) -> Result<Task, Error> {
-        let selection = Selection {
-            command_type: None,
-            filter_id: None,
-            sort: Sort::default(),
-            order: Order::default(),
-            offset: 0,
-            limit: 1,
-        };
-        let found = self.store.tasks(tenant, application, &selection, Some(task_id)).await?;
-        found.into_iter().next().ok_or(Error::Unknown("batch task of the application"))
+        let connection = &mut self.store.pool.acquire().await?;
+        self.store.task(connection, tenant, application, task_id).await
     }
 
-    /// Endpoints of a batch with what became of them, by endpoint id.
-    pub(crate) async fn children(
+    /// One batch of an application, and endpoints of it with what became of them, by endpoint id: both as of one moment.
+    ///
+    /// # Errors
+    /// When there is none such.
+    pub(crate) async fn task_with_children(
         &self,
-        batch: BatchKey,
-        offset: i64,
-        limit: i64,
-    ) -> Result<Vec<Child>, Error> {
-        Ok(self.store.children(batch, offset, limit).await?)
+        tenant: &TenantId,
+        application: &ApplicationName,
+        task_id: Uuid,
+        (offset, limit): (i64, i64),
+    ) -> Result<(Task, Vec<Child>), Error> {
+        let mut transaction = self.store.pool.begin().await?;
+        sqlx::query("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            .execute(&mut *transaction)
+            .await?;
+        let task = self.store.task(&mut transaction, tenant, application, task_id).await?;
+        let children = self.store.children(&mut transaction, task.key, offset, limit).await?;
+        transaction.commit().await?;
+        Ok((task, children))
     }
 
     /// Commands of a batch by endpoint id, and how many there are in all.
@@ -240,13 +246,33 @@ impl Store {
         .await
     }
 
+    async fn task(
+        &self,
+        connection: &mut PgConnection,
+        tenant: &TenantId,
+        application: &ApplicationName,
+        task_id: Uuid,
+    ) -> Result<Task, Error> {
+        let selection = Selection {
+            command_type: None,
+            filter_id: None,
+            sort: Sort::default(),
+            order: Order::default(),
+            offset: 0,
+            limit: 1,
+        };
+        let found = self.tasks(connection, tenant, application, &selection, Some(task_id)).await?;
+        found.into_iter().next().ok_or(Error::Unknown("batch task of the application"))
+    }
+
     pub(super) async fn tasks(
         &self,
+        connection: &mut PgConnection,
         tenant: &TenantId,
         application: &ApplicationName,
         selection: &Selection,
         task_id: Option<Uuid>,
-    ) -> sqlx::Result<Vec<Task>> {
+    ) -> Result<Vec<Task>, Error> {
         let keyword = selection.order.keyword();
         let order = format!("{} {keyword}, batch_key {keyword}", selection.sort.column());
         // Of batches that have ended the counts are known; those of the others are counted together. A target is taken away
@@ -278,7 +304,7 @@ impl Store {
              FROM known ORDER BY {order}"
         );
         // The order is made of words of ours.
-        let rows: Vec<TaskRow> = sqlx::query_as(AssertSqlSafe(sql))
+        let mut rows = sqlx::query_as::<_, TaskRow>(AssertSqlSafe(sql))
             .bind(tenant.as_str())
             .bind(application.as_str())
             .bind(selection.command_type.as_ref().map(CommandType::as_str))
@@ -286,13 +312,24 @@ impl Store {
             .bind(task_id)
             .bind(selection.offset)
             .bind(selection.limit)
-            .fetch_all(&self.pool)
-            .await?;
-        rows.into_iter().map(Task::try_from).collect()
+            .fetch(connection);
+        // One after the other, so that never more than the limit is in memory.
+        let (mut tasks, mut bytes) = (Vec::new(), 0);
+        while let Some(row) = rows.try_next().await? {
+            bytes += row.payload.as_ref().map_or(0, Vec::len);
+            if bytes > LIST_BYTES_MAX {
+                return Err(Error::Refused(format!(
+                    "the batches have more than {LIST_BYTES_MAX} bytes of payloads together; ask for fewer at once"
+                )));
+            }
+            tasks.push(Task::try_from(row)?);
+        }
+        Ok(tasks)
     }
 
     pub(super) async fn children(
         &self,
+        connection: &mut PgConnection,
         batch: BatchKey,
         offset: i64,
         limit: i64,
@@ -309,7 +346,7 @@ impl Store {
         .bind(batch.0)
         .bind(offset)
         .bind(limit)
-        .fetch_all(&self.pool)
+        .fetch_all(connection)
         .await?;
         rows.into_iter().map(Child::try_from).collect()
     }

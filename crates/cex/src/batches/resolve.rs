@@ -1,12 +1,12 @@
 //! Finding out which endpoints a batch is for, and of which application they are.
 //!
-//! The register's protocols (19/EPMMP, 20/EFMP) name no tenant: what they answer is of anybody. So for each application
-//! version in an answer the register is asked once more, whether it is of the tenant, with one of its endpoints.
+//! The register's protocols (19/EPMMP, 20/EFMP) name no tenant: what they answer is of anybody. Whose it is, is known from the
+//! application version of each endpoint.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use ids::{ApplicationName, EndpointId};
+use ids::{AppVersionName, ApplicationName, EndpointId};
 use ism::efmp::{EP_LIST_BY_FILTER_REQUEST, EP_LIST_BY_FILTER_RESPONSE};
 use ism::epmmp::{EP_APP_VERSION_GET_REQUEST, EP_APP_VERSION_GET_RESPONSE};
 use ism::subject::{Message, instance};
@@ -14,6 +14,8 @@ use ism::{
     AppVersionsByEndpointsRequest, AppVersionsByEndpointsResponse, EndpointListByFilterRequest,
     EndpointListByFilterResponse, Record,
 };
+
+use runtime::LookupError;
 
 use super::{Batches, NewBatch, Targets};
 use crate::error::Error;
@@ -138,15 +140,17 @@ impl Batches {
         found: ByVersion,
     ) -> Result<BTreeMap<ApplicationName, Vec<EndpointId>>, Error> {
         let mut own: BTreeMap<ApplicationName, Vec<EndpointId>> = BTreeMap::new();
-        for endpoints in found.into_values() {
-            let endpoints: Vec<EndpointId> =
-                endpoints.iter().filter_map(|endpoint| EndpointId::parse(endpoint).ok()).collect();
-            // All endpoints of a version are of the version's application.
-            let Some(one) = endpoints.first() else { continue };
-            match self.invoker.application_of(&new.tenant, one, new.correlation_id.as_str()).await {
-                Ok(application) => own.entry(application).or_default().extend(endpoints),
-                Err(Error::UnknownEndpoint(_)) => {}
-                Err(error) => return Err(error),
+        for (version, endpoints) in found {
+            let Ok(version) = AppVersionName::parse(&version) else { continue };
+            match self.applications.version(&version).await {
+                Ok(version) if version.tenant_id == new.tenant => {
+                    let endpoints = endpoints.iter().filter_map(|endpoint| EndpointId::parse(endpoint).ok());
+                    own.entry(version.app_name.clone()).or_default().extend(endpoints);
+                }
+                Ok(_) | Err(LookupError::Unknown) => {}
+                Err(LookupError::Unavailable(reason)) => {
+                    return Err(Error::RegisterUnavailable(format!("application {version}: {reason}")));
+                }
             }
         }
         Ok(own)

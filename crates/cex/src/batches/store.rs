@@ -163,14 +163,15 @@ impl Store {
         Ok(Entered::New(task_id))
     }
 
-    /// Ends a running batch: no more of its commands are invoked once this has returned. None when it is not running.
+    /// Ends a running batch: no more of its commands are invoked once this has returned. It is completed if all of it had
+    /// ended already, else cancelled. None when it is not running.
     pub(super) async fn cancel(
         &self,
         tenant: &TenantId,
         application: &ApplicationName,
         task_id: Uuid,
         reason: &str,
-    ) -> sqlx::Result<Option<BatchKey>> {
+    ) -> sqlx::Result<Option<(BatchKey, BatchState)>> {
         let mut transaction = self.pool.begin().await?;
         // This waits for a part of the batch that is being invoked.
         let batch: Option<i64> = sqlx::query_scalar(
@@ -184,9 +185,32 @@ impl Store {
         .fetch_optional(&mut *transaction)
         .await?;
         let Some(batch) = batch.map(BatchKey) else { return Ok(None) };
-        stop(&mut transaction, batch, BatchState::Cancelled, reason).await?;
+        let state = if close(&mut transaction, batch).await? {
+            BatchState::Completed
+        } else {
+            stop(&mut transaction, batch, BatchState::Cancelled, reason).await?;
+            BatchState::Cancelled
+        };
         transaction.commit().await?;
-        Ok(Some(batch))
+        Ok(Some((batch, state)))
+    }
+
+    /// The endpoint is no more: what was not invoked on it never will be. Once this has returned, nothing is any more.
+    pub(super) async fn forget_endpoint(&self, endpoint: &EndpointId, reason: &str) -> sqlx::Result<()> {
+        // This waits for parts of the batches that are being invoked.
+        sqlx::query(
+            "WITH waiting AS (
+                 SELECT batch_key AS of_batch FROM batches
+                 WHERE batch_key IN (SELECT batch_key FROM batch_targets WHERE endpoint_id = $1 AND reason IS NULL)
+                 ORDER BY batch_key FOR NO KEY UPDATE)
+             UPDATE batch_targets SET reason = $2 FROM waiting
+             WHERE batch_key = of_batch AND endpoint_id = $1 AND reason IS NULL",
+        )
+        .bind(endpoint.as_str())
+        .bind(reason)
+        .execute(&self.pool)
+        .await?;
+        Ok(())
     }
 }
 
@@ -281,4 +305,26 @@ pub(super) async fn postpone(
     .execute(connection)
     .await?;
     Ok(())
+}
+
+/// Ends a batch of which nothing is left to be done, at the moment when the last of its commands had ended, and keeps its counts;
+/// false when something is.
+pub(super) async fn close(connection: &mut PgConnection, batch: BatchKey) -> sqlx::Result<bool> {
+    let closed = sqlx::query(
+        "WITH child AS (
+             SELECT count(*) FILTER (WHERE state = 'EXECUTED') AS executed, max(updated_at) AS last
+             FROM commands WHERE batch_key = $1)
+         UPDATE batches SET ended_at = greatest(child.last, updated_at), updated_at = now(), executed_count = child.executed,
+             expired_count = total - child.executed,
+             state = CASE state WHEN 'RUNNING' THEN 'COMPLETED' ELSE state END
+         FROM child
+         WHERE batch_key = $1
+             AND NOT EXISTS (SELECT FROM batch_targets WHERE batch_key = $1 AND reason IS NULL)
+             AND NOT EXISTS (
+                 SELECT FROM commands WHERE batch_key = $1 AND state IN ('CREATED', 'SENT', 'DELIVERED'))",
+    )
+    .bind(batch.0)
+    .execute(connection)
+    .await?;
+    Ok(closed.rows_affected() > 0)
 }

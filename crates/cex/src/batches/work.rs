@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::metrics::Metrics;
-use super::store::{BatchState, Store, name, postpone, stop};
+use super::store::{BatchState, Store, close, name, postpone, stop};
 use super::{CANCELLED_AT_ONCE, CANCELLED_STATES};
 use crate::config::Config;
 use crate::domain::{BatchKey, Idempotency, Lane, NewCommand, Payload, Ttl};
@@ -375,25 +375,6 @@ async fn pace(connection: &mut PgConnection, batch: &Batch, invoked: usize) -> s
     .execute(connection)
     .await?;
     Ok(())
-}
-
-/// Ends a batch of which nothing is left to be done, and keeps its counts; false when something is.
-async fn close(connection: &mut PgConnection, batch: BatchKey) -> sqlx::Result<bool> {
-    let closed = sqlx::query(
-        "WITH child AS (SELECT count(*) AS executed FROM commands WHERE batch_key = $1 AND state = 'EXECUTED')
-         UPDATE batches SET ended_at = now(), updated_at = now(), executed_count = child.executed,
-             expired_count = total - child.executed,
-             state = CASE state WHEN 'RUNNING' THEN 'COMPLETED' ELSE state END
-         FROM child
-         WHERE batch_key = $1
-             AND NOT EXISTS (SELECT FROM batch_targets WHERE batch_key = $1 AND reason IS NULL)
-             AND NOT EXISTS (
-                 SELECT FROM commands WHERE batch_key = $1 AND state IN ('CREATED', 'SENT', 'DELIVERED'))",
-    )
-    .bind(batch.0)
-    .execute(connection)
-    .await?;
-    Ok(closed.rows_affected() > 0)
 }
 
 #[cfg(test)]

@@ -10,12 +10,10 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::domain::{Lane, NewResult, Payload, ResultTaken, State};
+use crate::domain::{Lane, NewResult, Payload, REASON_BYTES_MAX, ResultTaken, State};
 
 /// Results in one message.
 const RESULTS_MAX: usize = 1_000;
-/// Bytes of a reason phrase.
-const REASON_BYTES_MAX: usize = 1_024;
 /// Commands that an answer names of each kind.
 const NAMED_MAX: usize = 100;
 

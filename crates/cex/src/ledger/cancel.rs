@@ -9,7 +9,7 @@ use super::{Cancelled, Ledger};
 use crate::domain::{BatchKey, CommandName, State};
 
 /// Why the commands of an endpoint were cancelled that is no more.
-const ENDPOINT_DELETED: &str = "the endpoint was deleted";
+pub(crate) const ENDPOINT_DELETED: &str = "the endpoint was deleted";
 
 /// What an attempt may still deliver is only marked: it is not sent again, and cancelled when the attempt is over.
 const CANCEL: &str = "
@@ -33,7 +33,7 @@ const STATE: &str = "
 SELECT state, attempt_until FROM commands
 WHERE tenant_id = $1 AND endpoint_id = $2 AND command_type = $3 AND command_id = $4";
 
-/// Nothing else takes the lanes of an endpoint while its commands are cancelled.
+/// Moments of events are whole milliseconds. Nothing else takes the lanes of an endpoint while its commands are cancelled.
 const LOCK_ENDPOINT: &str = "
 SELECT tenant_id, command_type FROM lanes WHERE endpoint_id = $1 ORDER BY tenant_id, endpoint_id, command_type FOR UPDATE";
 
@@ -41,7 +41,7 @@ const CANCEL_ENDPOINT: &str = "
 WITH found AS (
     SELECT c.command_key, c.state AS was, c.attempt_until IS NULL OR c.attempt_until <= statement_timestamp() AS is_over
     FROM lanes l JOIN commands c USING (tenant_id, endpoint_id, command_type)
-    WHERE l.endpoint_id = $1 AND c.state IN ('CREATED', 'SENT', 'DELIVERED')
+    WHERE l.endpoint_id = $1 AND c.state IN ('CREATED', 'SENT', 'DELIVERED') AND c.created_at < $3 + interval '1 millisecond'
     ORDER BY c.command_key FOR UPDATE OF c)
 UPDATE commands c SET cancel_reason = coalesce(c.cancel_reason, $2),
     state = CASE WHEN f.is_over THEN 'CANCELLED' ELSE c.state END,
@@ -50,11 +50,17 @@ FROM found f WHERE c.command_key = f.command_key AND c.state IN ('CREATED', 'SEN
 RETURNING c.command_key, c.tenant_id, c.endpoint_id, c.command_type, c.command_id, c.application_name, f.was, c.state,
     c.attempts, c.cancel_reason, statement_timestamp() AS now";
 
-/// The endpoint may be registered anew: then its ids go on, so that no device sees one with two payloads.
+/// The endpoint may be registered anew: then its ids go on, so that no device sees one with two payloads. When it has got commands
+/// since, the lanes are those of the new one.
 const FORGET_LANES: &str = "
-UPDATE lanes SET is_pushed = true, topic = NULL, due_at = NULL, lease = lease + 1, leased_until = NULL WHERE endpoint_id = $1";
+UPDATE lanes l SET is_pushed = true, topic = NULL, due_at = NULL, lease = lease + 1, leased_until = NULL
+WHERE endpoint_id = $1 AND NOT EXISTS (SELECT FROM commands c
+    WHERE c.tenant_id = l.tenant_id AND c.endpoint_id = l.endpoint_id AND c.created_at >= $2 + interval '1 millisecond')";
 
-const FORGET_ENDPOINT: &str = "DELETE FROM lanes WHERE endpoint_id = $1 AND command_type = ''";
+const FORGET_ENDPOINT: &str = "
+DELETE FROM lanes l
+WHERE endpoint_id = $1 AND command_type = '' AND NOT EXISTS (SELECT FROM commands c
+    WHERE c.tenant_id = l.tenant_id AND c.endpoint_id = l.endpoint_id AND c.created_at >= $2 + interval '1 millisecond')";
 
 /// One statement's worth of a batch. What others hold comes with the next.
 const CANCEL_BATCH: &str = "
@@ -129,17 +135,19 @@ impl Ledger {
         })
     }
 
-    /// Cancels what is outstanding of an endpoint that was deleted, and forgets how it wants its commands.
-    pub(crate) async fn forget(&self, endpoint: &EndpointId) -> sqlx::Result<()> {
+    /// Cancels what is outstanding of an endpoint that was deleted at a moment, and forgets how it wants its commands. What was
+    /// invoked later belongs to one that was registered anew: the end of the old one may be told again and again.
+    pub(crate) async fn forget(&self, endpoint: &EndpointId, deleted_at: DateTime<Utc>) -> sqlx::Result<()> {
         let mut transaction = self.shared.pool.begin().await?;
         sqlx::query(LOCK_ENDPOINT).bind(endpoint.as_str()).execute(&mut *transaction).await?;
         let rows: Vec<EndedRow> = sqlx::query_as(CANCEL_ENDPOINT)
             .bind(endpoint.as_str())
             .bind(ENDPOINT_DELETED)
+            .bind(deleted_at)
             .fetch_all(&mut *transaction)
             .await?;
         for sql in [FORGET_LANES, FORGET_ENDPOINT] {
-            sqlx::query(sql).bind(endpoint.as_str()).execute(&mut *transaction).await?;
+            sqlx::query(sql).bind(endpoint.as_str()).bind(deleted_at).execute(&mut *transaction).await?;
         }
         let mut journal = Journal::default();
         for row in &rows {

@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::domain::{CommandKey, Lane, Payload};
 
 /// How much longer than its time a push is believed to be able to deliver: clocks differ.
-const MARGIN: Duration = Duration::from_secs(2);
+pub(super) const MARGIN: Duration = Duration::from_secs(2);
 
 /// What is due in each lane, without payloads. A lane with nothing due has one row that says when something will be.
 /// Who listens at a topic outside of 1/KP gets one command after the other, and none twice once it was acknowledged.

@@ -66,6 +66,9 @@ pub(super) struct Held {
     /// To be claimed.
     #[sqlx(skip)]
     pub(super) is_wanted: bool,
+    /// Somebody is to look at it who does not hold it now.
+    #[sqlx(skip)]
+    is_to_be_looked_at: bool,
 }
 
 impl Held {
@@ -92,6 +95,7 @@ impl Held {
         if self.is_pushed && self.due_at.is_none_or(|due_at| due_at > moment) {
             self.due_at = Some(moment);
             self.is_changed = true;
+            self.is_to_be_looked_at = true;
         }
     }
 }
@@ -146,6 +150,11 @@ impl Lanes {
 
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (&Lane, &mut Held)> {
         self.0.iter_mut()
+    }
+
+    /// Whether somebody is to look for what is due, once the lanes are no longer held.
+    pub(super) fn are_to_be_looked_at(&self) -> bool {
+        self.0.values().any(|held| held.is_to_be_looked_at)
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use ids::{ApplicationName, CommandType, EndpointId, TenantId};
 
+use super::claims::MARGIN;
 use super::journal::Journal;
 use super::lanes::{Held, Lanes};
 use super::{HandedOut, Ledger, ms, signed};
@@ -89,7 +90,7 @@ impl Ledger {
             .bind(tenant.as_str())
             .bind(endpoint.as_str())
             .bind(held)
-            .bind(ms(window))
+            .bind(ms(window + MARGIN))
             .bind(i64::try_from(shared.config.poll_bytes_max).unwrap_or(i64::MAX))
             .bind(signed(shared.config.once_result_timeout_ms))
             .fetch_all(&mut *transaction)

@@ -11,8 +11,12 @@ use super::{History, Ledger};
 use crate::domain::{BatchKey, Command, CommandName, Lane, Payload, State, Transition};
 use crate::error::Error;
 
-/// Payloads and results in a list of commands, in bytes.
-const LIST_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Payloads and results in a list, in bytes.
+pub(crate) const LIST_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// What a command takes in a list beside them.
+const COMMAND_BYTES: usize = 512;
+/// Commands of a history are counted up to here.
+const COUNTED_MAX: i64 = 1_001_000;
 
 /// All of a command `c`, with its transitions.
 macro_rules! select {
@@ -81,7 +85,7 @@ macro_rules! of_history {
     };
 }
 
-const HISTORY_COUNT: &str = concat!("SELECT count(*) ", of_history!());
+const HISTORY_COUNT: &str = concat!("SELECT count(*) FROM (SELECT ", of_history!(), " LIMIT $8) AS counted");
 
 macro_rules! history {
     ($order:literal) => {
@@ -154,7 +158,9 @@ impl CommandRow {
     /// What comes from outside in it.
     fn bytes(&self) -> usize {
         let payloads = [&self.payload, &self.result].into_iter().flatten().map(Vec::len).sum::<usize>();
-        payloads + self.late_result.as_ref().map_or(0, |Json(result)| result.to_string().len())
+        COMMAND_BYTES
+            + payloads
+            + self.late_result.as_ref().map_or(0, |Json(result)| result.to_string().len())
     }
 
     fn command(self) -> sqlx::Result<Command> {
@@ -189,7 +195,7 @@ async fn commands(mut rows: BoxStream<'_, sqlx::Result<CommandRow>>) -> Result<V
         bytes += row.bytes();
         if bytes > LIST_BYTES_MAX {
             return Err(Error::Refused(format!(
-                "the commands have more than {LIST_BYTES_MAX} bytes of payloads together; ask for fewer at once"
+                "the commands have more than {LIST_BYTES_MAX} bytes together; ask for fewer at once"
             )));
         }
         commands.push(row.command()?);
@@ -275,7 +281,9 @@ impl Ledger {
         let command_types = texts(history.command_types.iter().map(CommandType::as_str));
         let states = State::ALL.into_iter().filter(|state| history.statuses.contains(&state.status()));
         let states = texts(states.map(State::as_str));
+        // Planned for what is asked for each time: the plan for all there may be asked for reads the whole application.
         let total: i64 = sqlx::query_scalar(HISTORY_COUNT)
+            .persistent(false)
             .bind(history.tenant.as_str())
             .bind(history.application.as_str())
             .bind(&endpoints)
@@ -283,9 +291,11 @@ impl Ledger {
             .bind(&states)
             .bind(history.from)
             .bind(history.to)
+            .bind(COUNTED_MAX)
             .fetch_one(&self.shared.pool)
             .await?;
         let rows = sqlx::query_as(if history.ascending { HISTORY_ASCENDING } else { HISTORY_DESCENDING })
+            .persistent(false)
             .bind(history.tenant.as_str())
             .bind(history.application.as_str())
             .bind(&endpoints)

@@ -7,9 +7,9 @@ use ids::ApplicationName;
 use serde_json::json;
 use sqlx::PgConnection;
 
+use super::Ledger;
 use super::journal::Journal;
 use super::lanes::{Lanes, columns};
-use super::{Ledger, Shared};
 use crate::domain::{CommandKey, CommandName, Lane, NewResult, Payload, ResultTaken, State};
 
 /// Where the time to live is over, the command ends with it, unless an attempt may still deliver it: then soon. With the
@@ -106,7 +106,6 @@ impl Ledger {
 /// Takes results of commands whose lanes are locked; answers for each in the order given.
 pub(super) async fn take(
     connection: &mut PgConnection,
-    shared: &Shared,
     lanes: &mut Lanes,
     reported: &[Reported<'_>],
     journal: &mut Journal,
@@ -134,7 +133,6 @@ pub(super) async fn take(
         // Who listens at a topic outside of 1/KP gets the next command now.
         if let Some(held) = lanes.get_mut(lane).filter(|held| held.topic.is_some()) {
             held.look_at(row.now);
-            shared.due.notify_one();
         }
     }
     for (index, Reported { lane, result }) in reported.iter().enumerate() {

@@ -18,6 +18,7 @@ const NOT_CONNECTED: &str = "the endpoint was not connected at the one attempt";
 const SETTLE: &str = "
 WITH found AS (
     SELECT c.command_key, c.state AS was, g.outcome, g.until, g.began_at, g.is_current,
+        CASE WHEN g.outcome = 'DELIVERED' AND c.state <> 'DELIVERED' THEN 0 ELSE c.pauses END AS pauses,
         g.outcome <> 'UNKNOWN' AND (c.attempt_until IS NULL OR c.attempt_until <= g.until) AS is_over
     FROM unnest($1::bigint[], $2::text[], $3::timestamptz[], $4::timestamptz[], $5::boolean[])
         AS g (command_key, outcome, until, began_at, is_current)
@@ -39,8 +40,11 @@ settled AS (
             ELSE greatest(
                 CASE WHEN NOT is_over THEN c.attempt_until END,
                 statement_timestamp() + interval '1 millisecond' * (0.8 + 0.4 * random()) * least(
-                    CASE WHEN f.outcome = 'DELIVERED' THEN $6 ELSE $7 END * power(2, least(greatest(c.attempts, 1) - 1, 30)), $8))
+                    CASE WHEN f.outcome = 'DELIVERED' THEN $6 ELSE $7 END * power(2, least(f.pauses, 30)), $8))
             END,
+        pauses = CASE WHEN f.is_current AND f.outcome <> 'UNTRIED' THEN f.pauses + 1 ELSE c.pauses END,
+        unacknowledged = CASE f.outcome WHEN 'UNKNOWN' THEN c.unacknowledged + 1 WHEN 'DELIVERED' THEN 0
+            ELSE c.unacknowledged END,
         delivered_at = CASE WHEN f.outcome = 'DELIVERED' THEN coalesce(c.delivered_at, statement_timestamp()) ELSE c.delivered_at END,
         expires_at = CASE
             WHEN c.is_once AND f.outcome = 'DELIVERED' THEN statement_timestamp() + $9 * interval '1 millisecond'

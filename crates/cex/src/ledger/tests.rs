@@ -1,10 +1,12 @@
 //! The ledger on a real database.
 
+mod away;
 mod chance;
 mod feed;
 mod invoking;
 mod lanes;
 mod lives;
+mod plans;
 
 use std::collections::BTreeMap;
 

@@ -25,19 +25,26 @@ FOR UPDATE OF l";
 
 /// What an endpoint's new connection has already got, or is about to get, stays where it is. One attempt is enough for a command
 /// without time to live; whoever listens at a topic outside of 1/KP cannot tell duplicates: what it has acknowledged on whatever
-/// connection, and what is on its way to it, stays where it is, too.
+/// connection, and what is on its way to it, stays where it is, too. And what may be what kills the device, whenever it has
+/// connected, keeps its growing pauses: between them the device gets everything else.
 const WAKE: &str = "
-UPDATE commands c SET next_attempt_at = statement_timestamp()
+UPDATE commands c SET next_attempt_at = statement_timestamp(), pauses = 0
 FROM unnest($1::text[], $2::text[], $3::text[], $4::boolean[], $5::timestamptz[])
     AS l (tenant_id, endpoint_id, command_type, is_gentle, since)
 WHERE c.tenant_id = l.tenant_id AND c.endpoint_id = l.endpoint_id AND c.command_type = l.command_type
     AND c.state IN ('CREATED', 'SENT', 'DELIVERED') AND c.cancel_reason IS NULL
-    AND NOT (c.is_once AND c.attempts > 0)
+    AND NOT (c.is_once AND c.attempts > 0) AND c.unacknowledged < $6
     AND NOT (coalesce(l.is_gentle OR c.attempted_at > l.since, false)
         AND (c.state = 'DELIVERED' OR coalesce(c.attempt_until > statement_timestamp(), false)))";
 
 /// So long after a connection is believed to have begun, an attempt was surely not made before it: events count in ms.
 const CLOCK: Duration = Duration::from_millis(2);
+
+/// So many pushes in a row that were not acknowledged are no accident.
+const UNACKNOWLEDGED_MAX: i32 = 3;
+
+/// Who has just connected goes before those to whom something is repeated: with many of them away, the backlog is long.
+const PRECEDENCE: Duration = Duration::from_secs(3_600);
 
 const NOW: &str = "SELECT statement_timestamp()";
 
@@ -57,11 +64,12 @@ async fn wake_lanes(
         .bind(types)
         .bind(gentle)
         .bind(moments)
+        .bind(UNACKNOWLEDGED_MAX)
         .execute(&mut **transaction)
         .await?;
     let now: DateTime<Utc> = sqlx::query_scalar(NOW).fetch_one(&mut **transaction).await?;
     for (lane, held) in lanes.iter_mut() {
-        held.look_at(now);
+        held.look_at(now - PRECEDENCE);
         let is_since =
             since(lane).is_some_and(|since| held.leased_at.is_some_and(|leased_at| leased_at > since));
         if held.is_leased(now) && !is_gentle(held) && !is_since {

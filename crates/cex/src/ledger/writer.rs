@@ -24,6 +24,9 @@ const QUEUE_MAX: usize = 4_096;
 const ROWS_MAX: usize = 1_000;
 /// A connection that lay unused for longer than this is tried before it is used.
 const TRUSTED_IDLE: Duration = Duration::from_secs(1);
+/// How long a transaction may take: a server that cannot be reached any more says nothing. Whether it was committed is not known
+/// then. The server ends what it was about by itself.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(45);
 /// How often a transaction is repeated when others were in its way.
 const ATTEMPTS_MAX: usize = 5;
 
@@ -246,7 +249,8 @@ fn answer(
 async fn write(shared: &Shared, link: &mut Link, works: &[Work]) -> sqlx::Result<Vec<Done>> {
     let mut attempt = 1;
     loop {
-        match write_once(shared, link, works).await {
+        let written = tokio::time::timeout(WRITE_TIMEOUT, write_once(shared, link, works)).await;
+        match written.unwrap_or_else(|_| Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()))) {
             Ok(Some(done)) => return Ok(done),
             Ok(None) if attempt < ATTEMPTS_MAX => {}
             Ok(None) => return Err(sqlx::Error::PoolTimedOut),
@@ -284,7 +288,7 @@ async fn write_once(shared: &Shared, link: &mut Link, works: &[Work]) -> sqlx::R
     let reported: Vec<Reported<'_>> = works.iter().flat_map(Work::reported).collect();
     let mut taken = Vec::new();
     if !reported.is_empty() {
-        taken = results::take(&mut transaction, shared, &mut lanes, &reported, &mut journal).await?;
+        taken = results::take(&mut transaction, &mut lanes, &reported, &mut journal).await?;
     }
     let settlements: Vec<&Settlement> = works.iter().filter_map(Work::settlement).collect();
     if !settlements.is_empty() {
@@ -296,6 +300,10 @@ async fn write_once(shared: &Shared, link: &mut Link, works: &[Work]) -> sqlx::R
     let mut claims = claims::claim(&mut transaction, config, &mut lanes).await?;
     lanes.write(&mut transaction).await?;
     shared.commit(transaction, journal).await?;
+    if lanes.are_to_be_looked_at() {
+        // Not before: who looks passes over lanes that are held.
+        shared.due.notify_one();
+    }
     shared.news.committed(works.iter().map(Work::rows).sum());
 
     let mut taken = taken.into_iter();

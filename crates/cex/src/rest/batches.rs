@@ -15,7 +15,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::invoke::REPLAYED;
-use super::invoke::request::{Request, digest, idempotency_key, parts_of, payload};
+use super::invoke::request::{Request, digest, idempotency_key, media_type, parts_of, payload};
 use super::{Api, CommandDescriptor};
 use crate::batches::{NewBatch, Order, Selection, Sort, Targets};
 use crate::domain::{Idempotency, Payload};
@@ -23,6 +23,8 @@ use view::{BatchTask, TaskId, TaskStatus};
 
 /// Batch tasks, or commands of one, in one answer.
 const PAGE_MAX: u32 = 100;
+/// Bytes of a filter's id.
+const FILTER_ID_BYTES_MAX: usize = 128;
 /// Endpoints of a batch task in one answer.
 const ENTRIES_MAX: i64 = 10_000;
 
@@ -146,10 +148,10 @@ pub(super) async fn by_filter(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Error> {
-    let filter_id = parameters.text("filterId")?;
+    let filter_id = filter_id(&parameters)?;
     let filter_id =
         filter_id.ok_or_else(|| Error::bad_request("filterId is missing: name an endpoint filter"))?;
-    let targets = Targets::Filter(filter_id.to_owned());
+    let targets = Targets::Filter(filter_id);
     let payload = payload(&headers, body)?;
     let wish = Wish { api: &api, caller, command_type, parameters: &parameters, headers: &headers };
     wish.create(targets, payload).await
@@ -218,15 +220,18 @@ pub(super) async fn by_endpoints(
 }
 
 fn typed(json: &RawValue, content_type: Option<&str>) -> Result<Payload, Error> {
-    match content_type {
-        None | Some("application/json") => Ok(Payload::Json(Bytes::copy_from_slice(json.get().as_bytes()))),
-        Some("text/plain") => {
+    let Some((media_type, _)) = content_type.map(media_type) else {
+        return Ok(Payload::Json(Bytes::copy_from_slice(json.get().as_bytes())));
+    };
+    match media_type.as_str() {
+        "application/json" => Ok(Payload::Json(Bytes::copy_from_slice(json.get().as_bytes()))),
+        "text/plain" => {
             let text: String = serde_json::from_str(json.get()).map_err(|_| {
                 Error::bad_request("payload must be a string when payloadContentType is text/plain")
             })?;
             Ok(Payload::Text(text.into()))
         }
-        Some(_) => Err(Error::bad_request("payloadContentType must be application/json or text/plain")),
+        _ => Err(Error::bad_request("payloadContentType must be application/json or text/plain")),
     }
 }
 
@@ -253,14 +258,27 @@ pub(super) async fn tasks(
     check_page(page)?;
     let selection = Selection {
         command_type: parameters.one("commandType")?,
-        filter_id: parameters.text("filterId")?.map(ToOwned::to_owned),
+        filter_id: filter_id(&parameters)?,
         sort: sort(&parameters)?,
         order: order(&parameters)?,
         offset: page.offset.into(),
         limit: page.limit.into(),
     };
+    let _permit = api.list_permit().await?;
     let (total_elements, tasks) = api.batches.tasks(&caller.tenant, &application, &selection).await?;
     Ok(Json(PageOf { total_elements, content: tasks.into_iter().map(BatchTask::from).collect() }))
+}
+
+/// The filter that a request names. The register knows what an id looks like; a long one or one that is not to be seen is none.
+fn filter_id(parameters: &Parameters) -> Result<Option<String>, Error> {
+    match parameters.text("filterId")? {
+        Some(id) if id.len() > FILTER_ID_BYTES_MAX || !id.bytes().all(|byte| byte.is_ascii_graphic()) => {
+            Err(Error::bad_request(format!(
+                "filterId must be up to {FILTER_ID_BYTES_MAX} visible ASCII characters"
+            )))
+        }
+        id => Ok(id.map(ToOwned::to_owned)),
+    }
 }
 
 fn sort(parameters: &Parameters) -> Result<Sort, Error> {
@@ -306,8 +324,10 @@ pub(super) async fn task(
     if limit > ENTRIES_MAX {
         return Err(Error::bad_request(format!("limit must be an integer from 0 to {ENTRIES_MAX}")));
     }
-    let task = api.batches.task(&caller.tenant, &application, task_id).await?;
-    let children = api.batches.children(task.key, offset.into(), limit).await?;
+    let _permit = api.list_permit().await?;
+    let part = (offset.into(), limit);
+    let found = api.batches.task_with_children(&caller.tenant, &application, task_id, part);
+    let (task, children) = found.await?;
     Ok(Json(TaskStatus::new(task, children)))
 }
 

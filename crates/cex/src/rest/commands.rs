@@ -107,7 +107,7 @@ pub(super) async fn cancel(
         let max = Duration::from_millis(api.config.push_timeout_ms) + CANCEL_SLACK;
         let left = (until - Utc::now()).to_std().unwrap_or_default() + CANCEL_SLACK;
         tokio::select! {
-            ended = api.invoker.ended(&name, left.min(max)) => drop(ended?),
+            ended = api.invoker.ended(&name, left.min(max), false) => drop(ended?),
             () = stopping.begun() => {}
         }
         outcome = api.ledger.cancel(&name, CANCELLED_BY_CALLER).await?;

@@ -12,7 +12,7 @@ use futures::stream;
 use ids::{ApplicationName, CommandType, EndpointId, TenantId};
 use rest::{Caller, Error, ErrorBody, Parameters, Path, Stopping};
 use serde::Serialize;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::Instant;
 use utoipa::ToSchema;
 
@@ -140,13 +140,15 @@ pub(super) async fn follow(
         Some(given) => (given, ledger.feed_has_gap(&tenant, &application, &given).await?),
         None => (end, false),
     };
-    let feed = Feed { ledger, changes: api.changes.clone(), tenant, application, following, at };
+    let (changes, reads) = (api.changes.clone(), api.feed_reads.clone());
+    let feed = Feed { ledger, reads, changes, tenant, application, following, at };
     Ok(feed.serve(has_gap, duration, stopping, permit))
 }
 
 /// A feed that is followed.
 struct Feed {
     ledger: Ledger,
+    reads: Arc<Semaphore>,
     changes: Arc<Changes>,
     tenant: TenantId,
     application: ApplicationName,
@@ -195,9 +197,9 @@ impl Feed {
         let mut change = self.changes.feed_of(self.tenant.clone(), self.application.clone());
         let (mut look_after, mut heartbeat_at) = (LOOK_EVERY, Instant::now() + HEARTBEAT_EVERY);
         loop {
-            let found = self.read(Instant::now() >= heartbeat_at).await.unwrap_or_else(|error| {
+            let (found, end) = self.read(Instant::now() >= heartbeat_at).await.unwrap_or_else(|error| {
                 tracing::warn!(%error, "the ledger cannot be read for a feed; trying again");
-                Vec::new()
+                (Vec::new(), None)
             });
             let is_full = found.len() >= usize::try_from(BATCH_MAX).unwrap_or(usize::MAX);
             for item in found {
@@ -206,6 +208,9 @@ impl Feed {
                     send(events, self.event(&item)?).await?;
                     heartbeat_at = Instant::now() + HEARTBEAT_EVERY;
                 }
+            }
+            if let Some(end) = end.filter(|_| !is_full) {
+                self.at = self.at.max(end);
             }
             if Instant::now() >= heartbeat_at {
                 send(events, Event::default().comment("idle").id(self.at.to_string())).await?;
@@ -225,16 +230,17 @@ impl Feed {
         }
     }
 
-    /// What has happened since. When that is nothing, a look at the end beforehand spares the next reads what lies before it.
-    async fn read(&mut self, from_the_end: bool) -> sqlx::Result<Vec<FeedItem>> {
-        let (ledger, tenant, application) = (&self.ledger, &self.tenant, &self.application);
-        let end = if from_the_end { Some(ledger.feed_end().await?) } else { None };
+    /// What has happened since, and up to where all of it is known if there is no more. Who follows a part must know that,
+    /// or he would look through all the rest again with the next read.
+    async fn read(&self, is_idle: bool) -> sqlx::Result<(Vec<FeedItem>, Option<Position>)> {
+        let Self { ledger, tenant, application, .. } = self;
         let Following { command_types, endpoints, .. } = &self.following;
+        // Never closed.
+        let _permit = self.reads.acquire().await;
+        let is_narrowed = !command_types.is_empty() || !endpoints.is_empty();
+        let end = if is_narrowed || is_idle { Some(ledger.feed_end().await?) } else { None };
         let found = ledger.feed(tenant, application, &self.at, command_types, endpoints, BATCH_MAX).await?;
-        if let (Some(end), true) = (end, found.is_empty()) {
-            self.at = end;
-        }
-        Ok(found)
+        Ok((found, end))
     }
 
     fn event(&self, item: &FeedItem) -> Result<Event, Gone> {

@@ -25,18 +25,12 @@ pub(super) struct GroupBody {
 
 impl Api {
     /// A group of an application that the caller reaches.
-    async fn group(&self, caller: &Caller, group: &CommandType) -> Result<Option<Group>, rest::Error> {
+    async fn group(&self, caller: &Caller, group: &CommandType) -> Result<Group, rest::Error> {
         let found = self.topics.registers().group(&caller.tenant, group).await?;
-        if let Some(found) = &found {
-            let application = ApplicationName::parse(&found.application_name);
-            caller.check_application(&application.map_err(rest::Error::internal)?)?;
-        }
+        let found = found.ok_or(Error::Unknown("group"))?;
+        let application = ApplicationName::parse(&found.application_name);
+        caller.check_application(&application.map_err(rest::Error::internal)?)?;
         Ok(found)
-    }
-
-    async fn known_group(&self, caller: &Caller, group: &CommandType) -> Result<Group, rest::Error> {
-        let found = self.group(caller, group).await?;
-        Ok(found.ok_or(Error::Unknown("group"))?)
     }
 }
 
@@ -68,10 +62,10 @@ pub(super) async fn put(
     }
     caller.check_application(&body.application_name)?;
     api.application(&caller, &body.application_name).await?;
-    api.group(&caller, &group).await?;
     let filter_id = body.filter_id.to_string();
-    api.topics.registers().put_group(&caller.tenant, &group, &filter_id, &body.application_name).await?;
-    Ok(Json(api.known_group(&caller, &group).await?))
+    let (registers, reach) = (api.topics.registers(), caller.applications());
+    registers.put_group(&caller.tenant, &group, &filter_id, &body.application_name, reach).await?;
+    Ok(Json(api.group(&caller, &group).await?))
 }
 
 /// Lists the groups of the tenant, by name.
@@ -107,7 +101,7 @@ pub(super) async fn get(
     caller: Caller,
     Path(group): Path<CommandType>,
 ) -> Result<Json<Group>, rest::Error> {
-    Ok(Json(api.known_group(&caller, &group).await?))
+    Ok(Json(api.group(&caller, &group).await?))
 }
 
 /// Takes the name from the filter. Commands that were invoked go their way.
@@ -124,7 +118,7 @@ pub(super) async fn delete(
     caller: Caller,
     Path(group): Path<CommandType>,
 ) -> Result<StatusCode, rest::Error> {
-    api.known_group(&caller, &group).await?;
+    api.group(&caller, &group).await?;
     api.topics.registers().remove_group(&caller.tenant, &group).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -122,7 +122,7 @@ async fn enter(api: &Api, command: NewCommand) -> Result<(CommandName, bool), Er
     }
 }
 
-/// The command, if it ends in time. One that was made just now and is not waited for is not looked at.
+/// The command once it has ended, or as it is then. One that was made just now and is not waited for is not looked at.
 async fn ended(
     api: &Api,
     name: &CommandName,
@@ -132,7 +132,7 @@ async fn ended(
     if within.is_zero() && !is_repeated {
         return Ok(None);
     }
-    api.invoker.ended(name, within).await
+    api.invoker.ended(name, within, !is_repeated).await.map(Some)
 }
 
 /// What is known of a command that is in the ledger; nothing when that cannot be read.

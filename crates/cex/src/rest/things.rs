@@ -81,9 +81,6 @@ pub(super) async fn put(
     let registers = api.topics.registers();
     let owner = api.invoker.application_of(tenant, &body.endpoint_id, correlation_id).await?;
     caller.check_application(&owner)?;
-    if let Some(before) = registers.thing(tenant, &thing).await? {
-        caller.check_application(&application(&before.application_name)?)?;
-    }
     // Commands that are meant for an endpoint of that id must not go to another.
     if let Ok(namesake) = EndpointId::parse(thing.as_str())
         && namesake != body.endpoint_id
@@ -98,7 +95,8 @@ pub(super) async fn put(
         }
     }
     let credentials_ids: Vec<String> = body.credentials_ids.iter().map(Uuid::to_string).collect();
-    registers.put_thing(tenant, &thing, (&body.endpoint_id, &owner), &credentials_ids).await?;
+    let endpoint = (&body.endpoint_id, &owner);
+    registers.put_thing(tenant, &thing, endpoint, &credentials_ids, caller.applications()).await?;
     Ok(Json(api.thing(&caller, &thing).await?))
 }
 

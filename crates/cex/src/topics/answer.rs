@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::domain::{NewResult, Payload};
+use crate::domain::{NewResult, Payload, REASON_BYTES_MAX};
 use crate::error::Error;
 
 /// The status of a result that names none.
@@ -65,6 +65,8 @@ impl Answer {
         let integer = |value: &Value| value.as_i64().and_then(|code| i32::try_from(code).ok());
         let status_code = said.as_ref().and_then(|said| said.status_code.as_ref()).and_then(integer);
         let reason_phrase = said.and_then(|said| said.reason_phrase?.as_str().map(str::to_owned));
+        // A longer one is the application's own: it is in the payload.
+        let reason_phrase = reason_phrase.filter(|phrase| phrase.len() <= REASON_BYTES_MAX);
         Ok(Self {
             command_id,
             status_code: status_code.unwrap_or(STATUS_OK),

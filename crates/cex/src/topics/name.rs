@@ -71,6 +71,11 @@ impl Target {
     }
 }
 
+/// Where the thing listens for commands.
+pub(super) fn request_topic(thing: &ThingName) -> String {
+    format!("{THING_COMMANDS}/{thing}/req")
+}
+
 /// The name of a group, which is the type of its commands.
 pub(crate) fn group_name(name: &str) -> Result<CommandType, Error> {
     if RESERVED.contains(&name) {

@@ -20,6 +20,8 @@ const PURGED_AT_ONCE: i64 = 5_000;
 pub(super) struct Publications {
     pool: PgPool,
     kept: Duration,
+    /// How long correlation data may be wanted by an answer.
+    answered_within: Duration,
 }
 
 /// By what a message is known when it comes again.
@@ -31,9 +33,11 @@ struct Slot {
 
 impl Slot {
     /// None: it cannot be told apart from others.
-    fn of(publication: &TopicPublication) -> Option<Self> {
+    fn of(publication: &TopicPublication, digest: &[u8; 32]) -> Option<Self> {
         if let Some(data) = &publication.correlation_data {
-            let name = format!("correlation:{}", hex(&Sha256::digest(data)));
+            // With what it is about: an application may use one id for commands to several things.
+            let digest = Sha256::new().chain_update(digest).chain_update(data).finalize();
+            let name = format!("correlation:{}", hex(&digest));
             return Some(Self { name, is_repeatable: true });
         }
         let name = format!("packet:{}", publication.packet_id?);
@@ -56,8 +60,8 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 impl Publications {
-    pub(super) fn new(pool: PgPool, kept: Duration) -> Self {
-        Self { pool, kept }
+    pub(super) fn new(pool: PgPool, kept: Duration, answered_within: Duration) -> Self {
+        Self { pool, kept, answered_within }
     }
 
     /// The key under which a command is invoked: that of the first time when the message comes again, else a new one.
@@ -66,8 +70,8 @@ impl Publications {
         publication: &TopicPublication,
         credentials_id: &str,
     ) -> sqlx::Result<Option<Idempotency>> {
-        let Some(slot) = Slot::of(publication) else { return Ok(None) };
         let digest = digest(publication);
+        let Some(slot) = Slot::of(publication, &digest) else { return Ok(None) };
         let fresh = format!("mqtt:{:032x}", rand::random::<u128>());
         // What comes again while the first is under way gets the key of the first, too.
         let key: Option<String> = sqlx::query_scalar(
@@ -100,7 +104,9 @@ impl Publications {
         publication: &TopicPublication,
         credentials_id: &str,
     ) -> sqlx::Result<Option<i32>> {
-        let Some(slot) = Slot::of(publication).filter(|slot| slot.is_repeatable) else { return Ok(None) };
+        let digest = digest(publication);
+        let slot = Slot::of(publication, &digest).filter(|slot| slot.is_repeatable);
+        let Some(slot) = slot else { return Ok(None) };
         let command_id: Option<Option<i32>> = sqlx::query_scalar(
             "SELECT command_id FROM publications
              WHERE tenant_id = $1 AND credentials_id = $2 AND client_id = $3 AND slot = $4 AND digest = $5
@@ -110,7 +116,7 @@ impl Publications {
         .bind(credentials_id)
         .bind(&publication.client_id)
         .bind(slot.name)
-        .bind(digest(publication))
+        .bind(digest)
         .bind(self.kept)
         .fetch_optional(&self.pool)
         .await?;
@@ -124,7 +130,8 @@ impl Publications {
         credentials_id: &str,
         command_id: i32,
     ) -> sqlx::Result<()> {
-        let Some(slot) = Slot::of(publication) else { return Ok(()) };
+        let digest = digest(publication);
+        let Some(slot) = Slot::of(publication, &digest) else { return Ok(()) };
         sqlx::query(
             "INSERT INTO publications (tenant_id, credentials_id, client_id, slot, digest, command_id)
              VALUES ($1, $2, $3, $4, $5, $6)
@@ -135,7 +142,7 @@ impl Publications {
         .bind(credentials_id)
         .bind(&publication.client_id)
         .bind(slot.name)
-        .bind(digest(publication))
+        .bind(digest)
         .bind(command_id)
         .execute(&self.pool)
         .await?;
@@ -146,10 +153,13 @@ impl Publications {
     pub(super) async fn purge(&self) -> sqlx::Result<bool> {
         let deleted = sqlx::query(
             "DELETE FROM publications WHERE ctid IN (
-                 SELECT ctid FROM publications WHERE published_at <= now() - $1 LIMIT $2)",
+                 SELECT ctid FROM publications
+                 WHERE published_at <= now() - $1
+                     AND (correlation_data IS NULL OR published_at <= now() - $3) LIMIT $2)",
         )
         .bind(self.kept)
         .bind(PURGED_AT_ONCE)
+        .bind(self.answered_within)
         .execute(&self.pool)
         .await?;
         Ok(i64::try_from(deleted.rows_affected()).is_ok_and(|deleted| deleted == PURGED_AT_ONCE))

@@ -1,13 +1,22 @@
 //! Who is who on topics: things, commanders and groups.
 
+mod commanders;
+mod groups;
+
 use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
-use ids::{ApplicationName, CommandType, EndpointId, TenantId, ThingName};
+use ids::{ApplicationName, EndpointId, TenantId, ThingName};
 use serde::Serialize;
 use sqlx::{FromRow, PgConnection, PgPool};
 use utoipa::ToSchema;
 
+pub(super) use commanders::Command;
+pub(crate) use commanders::Commander;
+pub(crate) use groups::Group;
+
+use super::name::request_topic;
+use crate::domain::Lane;
 use crate::error::Error;
 
 /// A name of an endpoint in topics.
@@ -23,63 +32,12 @@ pub(crate) struct Thing {
     pub(crate) created_date: DateTime<Utc>,
 }
 
-/// Client credentials with which an application may command.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema, FromRow)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Commander {
-    pub(crate) credentials_id: String,
-    /// The applications whose endpoints may be commanded; absent: all of the tenant.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) application_names: Option<Vec<String>>,
-    #[sqlx(rename = "created_at")]
-    pub(crate) created_date: DateTime<Utc>,
-}
-
-/// A name of an endpoint filter in topics.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema, FromRow)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Group {
-    pub(crate) group_name: String,
-    pub(crate) filter_id: String,
-    pub(crate) application_name: String,
-    #[sqlx(rename = "created_at")]
-    pub(crate) created_date: DateTime<Utc>,
-}
-
 /// The thing that a client is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Bound {
     pub(super) credentials_id: String,
     pub(super) thing: String,
     pub(super) endpoint_id: EndpointId,
-}
-
-/// What a client may command.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Command {
-    pub(super) credentials_id: String,
-    /// None: all applications of the tenant.
-    applications: Option<BTreeSet<ApplicationName>>,
-}
-
-impl Command {
-    /// None: all of the tenant.
-    pub(super) fn applications(&self) -> Option<BTreeSet<ApplicationName>> {
-        self.applications.clone()
-    }
-
-    pub(super) fn is_limited(&self) -> bool {
-        self.applications.is_some()
-    }
-
-    pub(super) fn check(&self, application: &ApplicationName) -> Result<(), Error> {
-        match &self.applications {
-            Some(applications) if !applications.contains(application) => Err(Error::Forbidden(format!(
-                "these credentials may not command in application {application}"
-            ))),
-            _ => Ok(()),
-        }
-    }
 }
 
 /// The statements about them. Cheap to clone.
@@ -101,13 +59,15 @@ impl Registers {
     /// Names an endpoint, and says which clients it is. Of two that name the same at once the later wins.
     ///
     /// # Errors
-    /// When one of the credentials is another thing's.
+    /// When one of the credentials is another thing's, or the name is that of an endpoint out of the caller's `reach` (none: all
+    /// applications).
     pub(crate) async fn put_thing(
         &self,
         tenant: &TenantId,
         thing: &ThingName,
         endpoint: (&EndpointId, &ApplicationName),
         credentials_ids: &[String],
+        reach: Option<&BTreeSet<ApplicationName>>,
     ) -> Result<(), Error> {
         let mut transaction = self.pool.begin().await?;
         let before: Option<String> = sqlx::query_scalar(
@@ -117,19 +77,28 @@ impl Registers {
         .bind(thing.as_str())
         .fetch_optional(&mut *transaction)
         .await?;
-        if let Some(before) = before.filter(|before| before != endpoint.0.as_str()) {
-            leave_topics(&mut transaction, tenant, &before).await?;
+        let is_left = |before: &String| before != endpoint.0.as_str() || credentials_ids.is_empty();
+        if let Some(before) = before.filter(is_left) {
+            leave_topics(&mut transaction, tenant, thing, &before).await?;
         }
-        sqlx::query(
+        let written = sqlx::query(
             "INSERT INTO things (tenant_id, thing_name, endpoint_id, application_name) VALUES ($1, $2, $3, $4)
-             ON CONFLICT (tenant_id, thing_name) DO UPDATE SET endpoint_id = $3, application_name = $4",
+             ON CONFLICT (tenant_id, thing_name) DO UPDATE SET endpoint_id = $3, application_name = $4,
+                 created_at = CASE things.endpoint_id WHEN $3 THEN things.created_at ELSE now() END
+                 WHERE $5::text[] IS NULL OR things.application_name = ANY($5)",
         )
         .bind(tenant.as_str())
         .bind(thing.as_str())
         .bind(endpoint.0.as_str())
         .bind(endpoint.1.as_str())
+        .bind(names(reach))
         .execute(&mut *transaction)
         .await?;
+        if written.rows_affected() == 0 {
+            return Err(Error::Forbidden(format!(
+                "{thing} is the name of an endpoint of another application, where you have no role that allows this"
+            )));
+        }
         sqlx::query("DELETE FROM thing_credentials WHERE tenant_id = $1 AND thing_name = $2")
             .bind(tenant.as_str())
             .bind(thing.as_str())
@@ -174,8 +143,7 @@ impl Registers {
     ) -> sqlx::Result<(i64, Vec<Thing>)> {
         const WHERE: &str = "tenant_id = $1 AND ($2::text IS NULL OR endpoint_id = $2)
             AND ($3::text[] IS NULL OR application_name = ANY($3))";
-        let applications: Option<Vec<&str>> =
-            applications.map(|names| names.iter().map(ApplicationName::as_str).collect());
+        let applications = names(applications);
         let endpoint = endpoint.map(EndpointId::as_str);
         let total =
             sqlx::query_scalar(sqlx::AssertSqlSafe(format!("SELECT count(*) FROM things WHERE {WHERE}")))
@@ -233,156 +201,17 @@ impl Registers {
         .await
     }
 
-    /// What a client with these credentials may command; none: nothing.
-    pub(super) async fn command(
-        &self,
-        tenant: &TenantId,
-        credentials_ids: &[String],
-    ) -> sqlx::Result<Option<Command>> {
-        let rows: Vec<(String, Option<Vec<String>>)> = sqlx::query_as(
-            "SELECT credentials_id, application_names FROM commanders
-             WHERE tenant_id = $1 AND credentials_id = ANY($2) ORDER BY credentials_id",
+    /// At how many topics beside that of this lane the endpoint listens.
+    pub(super) async fn topics_beside(&self, lane: &Lane) -> sqlx::Result<i64> {
+        sqlx::query_scalar(
+            "SELECT count(*) FROM lanes
+             WHERE tenant_id = $1 AND endpoint_id = $2 AND command_type <> $3 AND topic IS NOT NULL",
         )
-        .bind(tenant.as_str())
-        .bind(credentials_ids)
-        .fetch_all(&self.pool)
-        .await?;
-        // Whoever shows two credentials may what both may.
-        Ok(rows.into_iter().fold(None, |command, (credentials_id, names)| {
-            let names: Option<BTreeSet<_>> = names
-                .map(|names| names.iter().filter_map(|name| ApplicationName::parse(name).ok()).collect());
-            Some(match command {
-                None => Command { credentials_id, applications: names },
-                Some(Command { credentials_id, applications }) => {
-                    let both = applications.zip(names).map(|(mut some, others)| {
-                        some.extend(others);
-                        some
-                    });
-                    Command { credentials_id, applications: both }
-                }
-            })
-        }))
-    }
-
-    /// Lets an application command.
-    pub(crate) async fn put_commander(
-        &self,
-        tenant: &TenantId,
-        credentials_id: &str,
-        applications: Option<&[ApplicationName]>,
-    ) -> sqlx::Result<()> {
-        let applications: Option<Vec<&str>> =
-            applications.map(|names| names.iter().map(ApplicationName::as_str).collect());
-        sqlx::query(
-            "INSERT INTO commanders (tenant_id, credentials_id, application_names) VALUES ($1, $2, $3)
-             ON CONFLICT (tenant_id, credentials_id) DO UPDATE SET application_names = $3",
-        )
-        .bind(tenant.as_str())
-        .bind(credentials_id)
-        .bind(applications)
-        .execute(&self.pool)
-        .await
-        .map(drop)
-    }
-
-    pub(crate) async fn commander(
-        &self,
-        tenant: &TenantId,
-        credentials_id: &str,
-    ) -> sqlx::Result<Option<Commander>> {
-        sqlx::query_as(
-            "SELECT credentials_id, application_names, created_at FROM commanders
-             WHERE tenant_id = $1 AND credentials_id = $2",
-        )
-        .bind(tenant.as_str())
-        .bind(credentials_id)
-        .fetch_optional(&self.pool)
-        .await
-    }
-
-    /// A page of the commanders, and how many there are in all.
-    pub(crate) async fn commanders(
-        &self,
-        tenant: &TenantId,
-        (offset, limit): (i64, i64),
-    ) -> sqlx::Result<(i64, Vec<Commander>)> {
-        let total = sqlx::query_scalar("SELECT count(*) FROM commanders WHERE tenant_id = $1")
-            .bind(tenant.as_str())
-            .fetch_one(&self.pool)
-            .await?;
-        let commanders = sqlx::query_as(
-            "SELECT credentials_id, application_names, created_at FROM commanders WHERE tenant_id = $1
-             ORDER BY credentials_id OFFSET $2 LIMIT $3",
-        )
-        .bind(tenant.as_str())
-        .bind(offset)
-        .bind(limit)
-        .fetch_all(&self.pool)
-        .await?;
-        Ok((total, commanders))
-    }
-
-    /// Names a filter.
-    pub(crate) async fn put_group(
-        &self,
-        tenant: &TenantId,
-        group: &CommandType,
-        filter_id: &str,
-        application: &ApplicationName,
-    ) -> sqlx::Result<()> {
-        sqlx::query(
-            "INSERT INTO groups (tenant_id, group_name, filter_id, application_name) VALUES ($1, $2, $3, $4)
-             ON CONFLICT (tenant_id, group_name) DO UPDATE SET filter_id = $3, application_name = $4",
-        )
-        .bind(tenant.as_str())
-        .bind(group.as_str())
-        .bind(filter_id)
-        .bind(application.as_str())
-        .execute(&self.pool)
-        .await
-        .map(drop)
-    }
-
-    pub(crate) async fn group(&self, tenant: &TenantId, group: &CommandType) -> sqlx::Result<Option<Group>> {
-        sqlx::query_as(
-            "SELECT group_name, filter_id, application_name, created_at FROM groups
-             WHERE tenant_id = $1 AND group_name = $2",
-        )
-        .bind(tenant.as_str())
-        .bind(group.as_str())
-        .fetch_optional(&self.pool)
-        .await
-    }
-
-    /// A page of the groups of these applications (none: of all), and how many there are in all.
-    pub(crate) async fn groups(
-        &self,
-        tenant: &TenantId,
-        applications: Option<&BTreeSet<ApplicationName>>,
-        (offset, limit): (i64, i64),
-    ) -> sqlx::Result<(i64, Vec<Group>)> {
-        let applications: Option<Vec<&str>> =
-            applications.map(|names| names.iter().map(ApplicationName::as_str).collect());
-        let total = sqlx::query_scalar(
-            "SELECT count(*) FROM groups
-             WHERE tenant_id = $1 AND ($2::text[] IS NULL OR application_name = ANY($2))",
-        )
-        .bind(tenant.as_str())
-        .bind(applications.as_deref())
+        .bind(lane.tenant.as_str())
+        .bind(lane.endpoint_id.as_str())
+        .bind(lane.command_type.as_str())
         .fetch_one(&self.pool)
-        .await?;
-        let groups = sqlx::query_as(
-            "SELECT group_name, filter_id, application_name, created_at FROM groups
-             WHERE tenant_id = $1 AND ($2::text[] IS NULL OR application_name = ANY($2))
-             ORDER BY group_name OFFSET $3 LIMIT $4",
-        )
-        .bind(tenant.as_str())
-        .bind(applications.as_deref())
-        .bind(offset)
-        .bind(limit)
-        .fetch_all(&self.pool)
-        .await?;
-        Ok((total, groups))
+        .await
     }
 
     /// Takes a name from an endpoint.
@@ -396,33 +225,9 @@ impl Registers {
         .fetch_optional(&mut *transaction)
         .await?;
         if let Some(endpoint) = endpoint {
-            leave_topics(&mut transaction, tenant, &endpoint).await?;
+            leave_topics(&mut transaction, tenant, thing, &endpoint).await?;
         }
         transaction.commit().await
-    }
-
-    /// Takes the right to command away; answers whether there was one.
-    pub(crate) async fn remove_commander(
-        &self,
-        tenant: &TenantId,
-        credentials_id: &str,
-    ) -> sqlx::Result<bool> {
-        let deleted = sqlx::query("DELETE FROM commanders WHERE tenant_id = $1 AND credentials_id = $2")
-            .bind(tenant.as_str())
-            .bind(credentials_id)
-            .execute(&self.pool)
-            .await?;
-        Ok(deleted.rows_affected() > 0)
-    }
-
-    /// Takes the name from a filter.
-    pub(crate) async fn remove_group(&self, tenant: &TenantId, group: &CommandType) -> sqlx::Result<()> {
-        sqlx::query("DELETE FROM groups WHERE tenant_id = $1 AND group_name = $2")
-            .bind(tenant.as_str())
-            .bind(group.as_str())
-            .execute(&self.pool)
-            .await?;
-        Ok(())
     }
 
     /// Forgets the names of an endpoint that it had by then.
@@ -440,23 +245,66 @@ impl Registers {
     }
 }
 
-/// An endpoint that has lost a name is pushed to over 1/KP, until it listens at a topic again.
+fn names(applications: Option<&BTreeSet<ApplicationName>>) -> Option<Vec<&str>> {
+    applications.map(|names| names.iter().map(ApplicationName::as_str).collect())
+}
+
+/// An endpoint that has lost a name, or the clients that it was, is pushed to over 1/KP where it listened as such, until it listens
+/// at a topic again. Groups know no names: there it goes on as long as any client is the endpoint.
 async fn leave_topics(
     connection: &mut PgConnection,
     tenant: &TenantId,
+    thing: &ThingName,
     endpoint_id: &str,
 ) -> sqlx::Result<()> {
     // In the order in which the ledger locks lanes.
     sqlx::query(
         "WITH lost AS (
              SELECT command_type AS of_type FROM lanes
-             WHERE tenant_id = $1 AND endpoint_id = $2 AND topic IS NOT NULL ORDER BY command_type FOR UPDATE)
+             WHERE tenant_id = $1 AND endpoint_id = $2 AND (topic = $4 OR topic LIKE '%/request' AND NOT EXISTS (
+                 SELECT FROM things JOIN thing_credentials USING (tenant_id, thing_name)
+                 WHERE things.tenant_id = $1 AND things.endpoint_id = $2 AND thing_name <> $3))
+             ORDER BY command_type FOR UPDATE)
          UPDATE lanes SET topic = NULL FROM lost
          WHERE tenant_id = $1 AND endpoint_id = $2 AND command_type = of_type",
     )
     .bind(tenant.as_str())
     .bind(endpoint_id)
+    .bind(thing.as_str())
+    .bind(request_topic(thing))
     .execute(connection)
     .await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::MIGRATOR;
+
+    #[tokio::test]
+    async fn a_name_in_another_application_is_not_taken_by_who_has_no_role_there() {
+        let database = testkit::database().await;
+        let pool = PgPool::connect(&database.url).await.unwrap();
+        MIGRATOR.run(&pool).await.unwrap();
+        let registers = Registers::new(pool);
+        let tenant = TenantId::parse("acme").unwrap();
+        let application = |name: &str| ApplicationName::parse(name).unwrap();
+        let (meter, pump) = (application("meter"), application("pump"));
+        let (thing, group) = (ThingName::parse("lamp").unwrap(), ids::CommandType::parse("floor").unwrap());
+        let endpoint = EndpointId::parse("e1").unwrap();
+        let (own, others) = (BTreeSet::from([meter.clone()]), BTreeSet::from([pump.clone()]));
+        let put = async |application: &ApplicationName, reach: Option<&BTreeSet<ApplicationName>>| {
+            let named = registers.put_thing(&tenant, &thing, (&endpoint, application), &[], reach).await;
+            let grouped = registers.put_group(&tenant, &group, "f", application, reach).await;
+            assert_eq!(named.is_ok(), grouped.is_ok());
+            named
+        };
+        put(&meter, Some(&own)).await.unwrap();
+        put(&meter, Some(&own)).await.unwrap();
+        assert!(matches!(put(&pump, Some(&others)).await, Err(Error::Forbidden(_))));
+        assert_eq!(registers.thing(&tenant, &thing).await.unwrap().unwrap().application_name, "meter");
+        put(&pump, None).await.unwrap();
+        assert_eq!(registers.group(&tenant, &group).await.unwrap().unwrap().application_name, "pump");
+    }
 }

@@ -137,12 +137,28 @@ impl Responses {
         Ok(next)
     }
 
-    /// It was not told: the topic is tried again after the pause, or without one when somebody subscribes. Nothing happens
-    /// when somebody subscribed meanwhile.
-    pub(super) async fn postpone(&self, response: &Response, pause: Option<Duration>) -> sqlx::Result<()> {
+    /// A subscriber may have it and has not said so: the topic is tried again after the pause. Nothing happens when somebody
+    /// subscribed meanwhile.
+    pub(super) async fn postpone(&self, response: &Response, pause: Duration) -> sqlx::Result<()> {
+        self.give_back(response, Some(pause), Duration::ZERO).await
+    }
+
+    /// Nobody listens: the topic is tried again when somebody subscribes, or with the next result on it; but for that not before
+    /// the pause is over, so that those who tell are not busy with topics where nobody listens. Nothing happens when somebody
+    /// subscribed meanwhile.
+    pub(super) async fn rest(&self, response: &Response, pause: Duration) -> sqlx::Result<()> {
+        self.give_back(response, None, pause).await
+    }
+
+    async fn give_back(
+        &self,
+        response: &Response,
+        due_in: Option<Duration>,
+        rests: Duration,
+    ) -> sqlx::Result<()> {
         sqlx::query(
             "WITH mine AS (
-                 UPDATE responses SET leased_until = '-infinity', due_at = now() + $3
+                 UPDATE responses SET leased_until = now() + $4, due_at = now() + $3
                  WHERE response_key = $1 AND lease = $2 RETURNING tenant_id, topic)
              UPDATE responses SET due_at = now() + $3 FROM mine
              WHERE responses.tenant_id = mine.tenant_id AND responses.topic = mine.topic AND response_key > $1
@@ -150,10 +166,36 @@ impl Responses {
         )
         .bind(response.response_key)
         .bind(response.lease)
-        .bind(pause)
+        .bind(due_in)
+        .bind(rests)
         .execute(&self.pool)
         .await?;
         Ok(())
+    }
+
+    /// Drops the oldest of each topic where more than so many wait; answers how many.
+    pub(super) async fn trim(&self, waiting_max: u32) -> sqlx::Result<u64> {
+        let dropped = sqlx::query(
+            "WITH RECURSIVE topics AS (
+                 (SELECT tenant_id, topic FROM responses ORDER BY tenant_id, topic LIMIT 1)
+                 UNION ALL
+                 SELECT next.tenant_id, next.topic FROM topics, LATERAL (
+                     SELECT tenant_id, topic FROM responses
+                     WHERE (tenant_id, topic) > (topics.tenant_id, topics.topic)
+                     ORDER BY tenant_id, topic LIMIT 1) AS next),
+             surplus AS (
+                 SELECT tenant_id AS of_tenant, topic AS at_topic, newest.response_key AS last_key
+                 FROM topics, LATERAL (
+                     SELECT response_key FROM responses
+                     WHERE responses.tenant_id = topics.tenant_id AND responses.topic = topics.topic
+                     ORDER BY response_key DESC OFFSET $1 LIMIT 1) AS newest)
+             DELETE FROM responses USING surplus
+             WHERE tenant_id = of_tenant AND topic = at_topic AND response_key <= last_key AND leased_until <= now()",
+        )
+        .bind(i64::from(waiting_max))
+        .execute(&self.pool)
+        .await?;
+        Ok(dropped.rows_affected())
     }
 }
 
@@ -233,13 +275,13 @@ mod tests {
         site.write("cmd/a_/resp", "1").await;
         site.write("cmd/a_/resp", "2").await;
         let due = site.due().await;
-        site.responses.postpone(&due[0], None).await.unwrap();
+        site.responses.rest(&due[0], Duration::ZERO).await.unwrap();
         assert!(site.due().await.is_empty());
         // A newer one finds out whether somebody listens by now, and takes the older ones along.
         site.write("cmd/a_/resp", "3").await;
         let due = site.due().await;
         assert_eq!(payloads(&due), ["1"]);
-        site.responses.postpone(&due[0], None).await.unwrap();
+        site.responses.rest(&due[0], Duration::ZERO).await.unwrap();
         assert!(site.due().await.is_empty());
         for elsewhere in ["cmd/b/resp", "cmd/ab/resp", "+/response"] {
             assert!(!site.responses.wake(&site.tenant, elsewhere).await.unwrap());
@@ -262,7 +304,7 @@ mod tests {
         site.write("cmd/a/resp", "1").await;
         let due = site.due().await;
         assert!(site.responses.wake(&site.tenant, "cmd/a/resp").await.unwrap());
-        site.responses.postpone(&due[0], None).await.unwrap();
+        site.responses.rest(&due[0], Duration::ZERO).await.unwrap();
         assert_eq!(payloads(&site.due().await), ["1"]);
     }
 
@@ -272,11 +314,36 @@ mod tests {
         site.write("cmd/a/resp", "1").await;
         site.write("cmd/a/resp", "2").await;
         let due = site.due().await;
-        site.responses.postpone(&due[0], Some(Duration::from_secs(3600))).await.unwrap();
+        site.responses.postpone(&due[0], Duration::from_secs(3600)).await.unwrap();
         assert!(site.due().await.is_empty());
         site.write("cmd/a/resp", "3").await;
         assert!(site.due().await.is_empty());
         assert!(site.responses.wake(&site.tenant, "cmd/a/resp").await.unwrap());
         assert_eq!(payloads(&site.due().await), ["1"]);
+    }
+
+    #[tokio::test]
+    async fn a_topic_where_nobody_listens_is_not_tried_with_every_result_but_with_a_subscription() {
+        let site = Site::start().await;
+        site.write("cmd/a/resp", "1").await;
+        let due = site.due().await;
+        site.responses.rest(&due[0], LEASE).await.unwrap();
+        site.write("cmd/a/resp", "2").await;
+        site.write("cmd/b/resp", "other").await;
+        assert_eq!(payloads(&site.due().await), ["other"]);
+        assert!(site.responses.wake(&site.tenant, "cmd/a/resp").await.unwrap());
+        assert_eq!(payloads(&site.due().await), ["1"]);
+    }
+
+    #[tokio::test]
+    async fn of_too_many_that_wait_the_newest_stay() {
+        let site = Site::start().await;
+        for number in 1..=5 {
+            site.write("cmd/a/resp", &number.to_string()).await;
+        }
+        site.write("cmd/b/resp", "other").await;
+        assert_eq!(site.responses.trim(5).await.unwrap(), 0);
+        assert_eq!(site.responses.trim(2).await.unwrap(), 3);
+        assert_eq!(payloads(&site.due().await), ["4", "other"]);
     }
 }

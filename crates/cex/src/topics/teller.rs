@@ -15,7 +15,11 @@ use super::responses::{Response, Responses};
 use crate::config::Config;
 
 /// Topics on which results are told at the same time.
-const TOPICS_AT_ONCE: usize = 256;
+const TOPICS_AT_ONCE: usize = 512;
+/// Results that are read at once, which may be large.
+const READ_AT_ONCE: usize = 64;
+/// The longest pause between two tries on a topic where nobody listens, unless somebody subscribes.
+const NOBODY_PAUSE_MAX: Duration = Duration::from_secs(30);
 /// What a lease has beyond the time to tell.
 const LEASE_GRACE: Duration = Duration::from_secs(5);
 /// Between two looks, so that one serves what comes in quick succession.
@@ -49,7 +53,7 @@ impl Teller {
         let outcomes = global::meter("cex")
             .u64_counter("bandar_cex_responses")
             .with_description(
-                "Results told to applications on topics, by outcome: delivered, offline, unknown",
+                "Results told to applications on topics, by outcome: delivered, offline, unknown, dropped",
             )
             .build();
         Self { context, config, gateway, responses, publications, changed: Arc::default(), outcomes }
@@ -57,7 +61,7 @@ impl Teller {
 
     pub(super) fn start(&self) {
         self.context.spawn("tell results on topics", self.clone().run());
-        self.context.spawn("forget old publications", self.clone().purge());
+        self.context.spawn("forget old publications and results", self.clone().purge());
     }
 
     async fn run(self) -> anyhow::Result<()> {
@@ -85,7 +89,8 @@ impl Teller {
     /// Begins to tell what is due, on as many topics as there are places.
     async fn look(&self, places: &Arc<Semaphore>) -> sqlx::Result<()> {
         loop {
-            let free = i64::try_from(places.available_permits()).unwrap_or(i64::MAX);
+            let free = places.available_permits().min(READ_AT_ONCE);
+            let free = i64::try_from(free).unwrap_or(i64::MAX);
             if free == 0 {
                 return Ok(());
             }
@@ -111,9 +116,12 @@ impl Teller {
                 Delivery::Delivered => {
                     self.responses.told(&response, self.lease()).await.map(|following| next = following)
                 }
-                Delivery::Offline => self.responses.postpone(&response, None).await,
+                Delivery::Offline => {
+                    let pause = self.pause(response.attempts()).min(NOBODY_PAUSE_MAX);
+                    self.responses.rest(&response, pause).await
+                }
                 Delivery::Unknown => {
-                    self.responses.postpone(&response, Some(self.pause(response.attempts()))).await
+                    self.responses.postpone(&response, self.pause(response.attempts())).await
                 }
             };
             if let Err(error) = settled {
@@ -125,7 +133,7 @@ impl Teller {
                 && let Some(left) = next.take()
             {
                 // Another replica goes on at once.
-                let _ = self.responses.postpone(&left, Some(Duration::ZERO)).await;
+                let _ = self.responses.postpone(&left, Duration::ZERO).await;
             }
         }
         // There may be more than there were places for.
@@ -175,6 +183,12 @@ impl Teller {
             tokio::select! {
                 () = tokio::time::sleep(PURGE_EVERY) => {}
                 () = stopping.cancelled() => return Ok(()),
+            }
+            match self.responses.trim(self.config.responses_per_topic_max).await {
+                Ok(dropped) => self.outcomes.add(dropped, &[KeyValue::new("outcome", "dropped")]),
+                Err(error) => {
+                    tracing::warn!(%error, "results that nobody fetches cannot be dropped; trying again later");
+                }
             }
             loop {
                 match self.publications.purge().await {

@@ -105,7 +105,13 @@ async fn task(rest: &Rest, task_id: &str, is_so: impl Fn(&Value) -> bool) -> Val
         if !is_so(&task) {
             return None;
         }
-        Some(rest.get(&path).await.expect(200)).filter(&is_so)
+        let whole = rest.get(&path).await.expect(200);
+        for (list, count) in
+            [("pending", "pendingCount"), ("executed", "executedCount"), ("expired", "expiredCount")]
+        {
+            assert_eq!(json!(whole[list].as_array().unwrap().len()), whole[count], "{list}");
+        }
+        Some(whole).filter(&is_so)
     })
     .await
 }
@@ -210,6 +216,9 @@ async fn filters_are_those_of_the_tenant_and_ready() {
     assert!(message.contains("no such filter"), "{message}");
     let tasks = acme.get(&format!("{COMMANDS}/batch/tasks?appName=meter")).await.expect(200);
     assert_eq!(tasks, json!({"totalElements": 0, "content": []}));
+    for odd in ["%00", "a%20b"] {
+        acme.get(&format!("{COMMANDS}/batch/tasks?appName=meter&filterId={odd}")).await.refused(400);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -305,4 +314,22 @@ async fn a_rate_spreads_the_commands_and_cancelling_stops_them() {
     let expected = json!({"endpointId": "m09999", "commandId": null, "deliveryState": null,
         "reason": "the batch was cancelled"});
     assert_eq!(dropped, &expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_of_tasks_holds_no_more_than_fits() {
+    let bed = Bed::start(&[("cex.payload_bytes_max", "524288")]).await;
+    let _register = register(&bed).await;
+    let acme = bed.acme();
+    let path = format!("{COMMANDS}/load/batch/by-endpoints?commandTtl=600000");
+    let body = json!({"payload": "x".repeat(520_000), "payloadContentType": "text/plain; charset=utf-8",
+        "endpointIds": ["m1"]});
+    for _ in 0..33 {
+        created(&acme, &path, &body).await;
+    }
+    let list = format!("{COMMANDS}/batch/tasks?appName=meter&limit=");
+    let message = acme.get(&format!("{list}100")).await.refused(400);
+    assert!(message.contains("16777216 bytes"), "{message}");
+    let some = acme.get(&format!("{list}3")).await.expect(200);
+    assert_eq!((&some["totalElements"], some["content"].as_array().unwrap().len()), (&json!(33), 3));
 }

@@ -110,6 +110,20 @@ async fn offline_is_certain_and_everything_else_is_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn silence_says_nothing_when_nats_was_away() {
+    let mut running = start().await;
+    let mut all = running.play(everybody(), &[]).await;
+    let reply = running.client.new_inbox();
+    let mut answers = running.client.subscribe(reply.clone()).await.unwrap();
+    let asked = message("/push", "1500", 60_000).encode();
+    running.client.publish_with_reply(CLIENT_DATA.at("echo"), reply, asked).await.unwrap();
+    all.pushes.recv().await.unwrap();
+    running.nats.restart().await;
+    let answer = answers.next().await.unwrap();
+    assert_eq!(text(&ExtensionData::decode(&answer.payload).unwrap()), "Unknown");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_replica_that_spoke_last_is_asked_first() {
     let running = start().await;
     let mut all = running.play(everybody(), &[102, 200]).await;
@@ -167,6 +181,9 @@ async fn nats_lets_an_extension_speak_in_its_own_name_only() {
         EXTENSION_DATA.reply(&to, 7),
         ism::esp::FORWARDED_DATA.at("kpc"),
         ism::esp::FORWARDED_DATA.replica(&to),
+        // What every service may send to itself is nothing else.
+        format!("kaa.v1.replica.{to}.runtime.ExtensionData"),
+        format!("kaa.v1.replica.{to}.runtime.x.ForwardedData"),
     ];
     let allowed = [own.at("kpc"), own.replica(&to), own.reply(&to, 7)];
     for subject in refused.iter().chain(&allowed) {

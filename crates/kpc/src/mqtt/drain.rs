@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::codes;
 use crate::connection::{Connection, ConnectionId};
 use crate::gateway::Gateway;
-use crate::outbox::{CloseReason, Item, Outgoing, Qos, Wake, Worker};
+use crate::outbox::{CloseReason, Item, Outgoing, Qos, Receipt, Wake, Worker};
 
 /// How long a client has to read an `/error` that its connection's end follows.
 const LAST_WORDS: Millis = Millis(250);
@@ -134,7 +134,9 @@ impl Sink {
                 if !message.begin(Instant::now()) {
                     return Ok(Sent::TooLate);
                 }
-                self.send_once(&message, topic, payload).await?;
+                let sent = self.send_once(&message, topic, payload).await;
+                undo_unencoded(&sent, message.receipt.as_deref());
+                sent?;
             }
             Qos::AtLeastOnce | Qos::ExactlyOnce => {
                 if !self.ready().await {
@@ -144,12 +146,15 @@ impl Sink {
                 if !message.begin(Instant::now()) {
                     return Ok(Sent::TooLate);
                 }
-                let sink = self.clone();
+                let (sink, receipt) = (self.clone(), message.receipt.clone());
                 let mut sending =
                     Box::pin(async move { sink.send_acknowledged(&message, topic, payload).await });
                 // The first look writes the message, so that what follows, maybe the end, follows it.
                 match futures::poll!(&mut sending) {
-                    Poll::Ready(Err(error @ SendPacketError::Encode(_))) => return Err(error),
+                    Poll::Ready(sent @ Err(SendPacketError::Encode(_))) => {
+                        undo_unencoded(&sent, receipt.as_deref());
+                        return sent.map(|()| Sent::Written);
+                    }
                     Poll::Ready(sent) => tell_unacknowledged(&sent),
                     Poll::Pending => {
                         ntex::rt::spawn_detached(async move { tell_unacknowledged(&sending.await) });
@@ -257,6 +262,13 @@ fn publish_v5(sink: &v5::MqttSink, message: &Outgoing, topic: ByteString) -> v5:
 /// The seconds, rounded up, as MQTT has no shorter ones.
 fn whole_seconds(left: Duration) -> u32 {
     u32::try_from(left.as_millis().div_ceil(1_000)).unwrap_or(u32::MAX).max(1)
+}
+
+/// What cannot be encoded, because it is too large for its client, was not written.
+fn undo_unencoded(sent: &Result<(), SendPacketError>, receipt: Option<&Receipt>) {
+    if let (Err(SendPacketError::Encode(_)), Some(receipt)) = (sent, receipt) {
+        receipt.undo();
+    }
 }
 
 fn tell_unacknowledged(sent: &Result<(), SendPacketError>) {

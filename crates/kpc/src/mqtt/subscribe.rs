@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::codes;
 use super::session::{Closed, Session, quality};
 use crate::clients::{Client, Sender};
+use crate::connection::Asked;
 use crate::failure::Failure;
 use crate::outbox::Qos;
 use crate::registry::Server;
@@ -38,10 +39,11 @@ pub(super) async fn packet_v3(
 ) -> Result<v3::ProtocolMessageAck, Closed> {
     Ok(match message {
         v3::ProtocolMessage::Subscribe(mut subscribe) => {
-            let mut answered = Vec::new();
+            let (mut answered, deadline) = (Vec::new(), session.local.gateway.deadline(None));
             for mut filter in &mut subscribe {
-                match grant(session, filter.topic(), filter.qos(), &mut answered).await {
-                    Ok(()) => filter.confirm(filter.qos()),
+                let qos = filter.qos();
+                match grant(session, filter.topic(), qos, deadline, &mut answered).await {
+                    Ok(()) => filter.confirm(qos),
                     Err(_) => filter.fail(),
                 }
             }
@@ -69,10 +71,10 @@ pub(super) async fn packet_v5(
 ) -> Result<v5::ProtocolMessageAck, Closed> {
     Ok(match message {
         v5::ProtocolMessage::Subscribe(mut subscribe) => {
-            let mut answered = Vec::new();
+            let (mut answered, deadline) = (Vec::new(), session.local.gateway.deadline(None));
             for mut filter in &mut subscribe {
                 let qos = filter.options().qos;
-                match grant(session, filter.topic(), qos, &mut answered).await {
+                match grant(session, filter.topic(), qos, deadline, &mut answered).await {
                     Ok(()) => filter.confirm(qos),
                     Err(denied) => filter.fail(codes::subscribe_ack(denied)),
                 }
@@ -102,20 +104,26 @@ pub(super) async fn packet_v5(
     })
 }
 
-/// A filter of an extension's topics and how it was answered: the quality of service that is granted, if it
-/// is.
-type Answered = (TopicFilter, Option<Qos>);
+/// A subscription that an extension was asked about, and the quality of service that is granted, if it is.
+type Answered = (Asked, Option<Qos>);
 
 /// Lets the messages of extensions come that were held back. Nothing may be awaited between this and the
 /// SUBACK: what writes the messages runs on this thread too, and so after that.
 fn open(session: &Session, answered: Vec<Answered>) {
-    for (filter, granted) in answered {
-        session.local.gateway.connections.answer_topic(&session.connection, &filter, granted);
+    for (asked, granted) in answered {
+        session.local.gateway.connections.answer_topic(&session.connection, asked, granted);
     }
 }
 
-/// Grants a filter: checks whose topics it reaches, attaches the endpoint and keeps the subscription.
-async fn grant(session: &Session, text: &str, qos: QoS, answered: &mut Vec<Answered>) -> Result<(), Denied> {
+/// Grants a filter: checks whose topics it reaches, attaches the endpoint and keeps the subscription. All filters of a
+/// packet have one deadline, or a long list of them would be worked on for hours.
+async fn grant(
+    session: &Session,
+    text: &str,
+    qos: QoS,
+    deadline: Instant,
+    answered: &mut Vec<Answered>,
+) -> Result<(), Denied> {
     if text.starts_with("$share/") {
         return Err(Denied::Shared);
     }
@@ -123,10 +131,7 @@ async fn grant(session: &Session, text: &str, qos: QoS, answered: &mut Vec<Answe
     let target = match (filter.target(), session.connection.client.as_deref()) {
         (Ok(target), _) => target,
         (Err(PathError::NotKp1), Some(client)) => {
-            let granted = grant_topic(session, client, &filter).await;
-            // One without an entry is none of the extension's.
-            answered.push((filter, granted.is_ok().then(|| quality(qos))));
-            return granted;
+            return grant_topic(session, client, &filter, qos, deadline, answered).await;
         }
         (Err(error), _) if error.status_code() == 401 => return Err(Denied::Unauthorized),
         (Err(_), _) => return Err(Denied::Filter),
@@ -136,7 +141,6 @@ async fn grant(session: &Session, text: &str, qos: QoS, answered: &mut Vec<Answe
     }
     let gateway = &session.local.gateway;
     let correlation_id = gateway.relay.correlation_ids.next();
-    let deadline = gateway.deadline(None);
     let sender = Sender::Client(&session.connection);
     let (version, token) = (target.app_version, target.token);
     let identified = gateway.relay.identify(version, token, sender, &correlation_id, deadline).await;
@@ -147,17 +151,30 @@ async fn grant(session: &Session, text: &str, qos: QoS, answered: &mut Vec<Answe
 }
 
 /// Grants a filter of topics that an extension serves, if that does.
-async fn grant_topic(session: &Session, client: &Client, filter: &TopicFilter) -> Result<(), Denied> {
-    let gateway = &session.local.gateway;
+async fn grant_topic(
+    session: &Session,
+    client: &Client,
+    filter: &TopicFilter,
+    qos: QoS,
+    deadline: Instant,
+    answered: &mut Vec<Answered>,
+) -> Result<(), Denied> {
+    let (gateway, connection) = (&session.local.gateway, &session.connection);
     if matches!(gateway.relay.registry.server_of_filter(filter), Server::Nobody) {
         return Err(Denied::Filter);
     }
-    if !session.connection.rate.admit(Instant::now()) {
+    if !connection.rate.admit(Instant::now()) {
         return Err(Denied::Quota);
     }
-    let (correlation_id, deadline) = (gateway.relay.correlation_ids.next(), gateway.deadline(None));
-    let asking = gateway.ask_to_subscribe(&session.connection, client, filter, &correlation_id, deadline);
-    asking.await.map_err(|failure| match failure.status {
+    let correlation_id = gateway.relay.correlation_ids.next();
+    let granting = async {
+        let (served, asked) = gateway.begin_to_subscribe(connection, client, filter, deadline).await?;
+        let granted =
+            gateway.ask_to_subscribe(&served, connection, client, filter, &correlation_id, deadline).await;
+        answered.push((asked, granted.is_ok().then(|| quality(qos))));
+        granted
+    };
+    granting.await.map_err(|failure| match failure.status {
         400 => Denied::Filter,
         _ => denied(session, &correlation_id, &failure),
     })

@@ -68,6 +68,34 @@ async fn a_client_that_prefers_to_wait_is_waited_with() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_is_waited_with_so_often_and_no_more() {
+    let world = World::new().await;
+    let settings = [("kpc.limits.waits_per_endpoint", "1"), ("kpc.deadline_ms", "1000")];
+    let gate = world.gate(&settings).await;
+    let mut messages = world.listen(CLIENT_DATA.at("echo")).await;
+    let mut asked = async |path, body: &str| {
+        let url = format!("http://{}{path}", gate.platform.http_address());
+        let request = Client::new().post(url).header("Prefer", "wait=30").body(body.to_owned());
+        let response = tokio::spawn(async move { request.send().await.unwrap() });
+        let message = messages.next().await.unwrap();
+        (message.headers.is_some_and(|headers| headers.get("Prefer").is_some()), response)
+    };
+    // Too much to be kept while somebody waits.
+    let (waits, response) = asked("/kp1/demo-v1/echo/t1/json", &"x".repeat(4_097)).await;
+    assert!(!waits && !response.await.unwrap().headers().contains_key("preference-applied"));
+    let (waits, first) = asked("/kp1/demo-v1/echo/t1/gate", "x").await;
+    assert!(waits);
+    let (waits, response) = asked("/kp1/demo-v1/echo/t1/json", "x").await;
+    assert!(!waits && !response.await.unwrap().headers().contains_key("preference-applied"));
+    let (waits, response) = asked("/kp1/demo-v1/echo/t2/json", "x").await;
+    assert!(waits && response.await.unwrap().headers().contains_key("preference-applied"));
+    world.extension.gate.notify_one();
+    assert_eq!(first.await.unwrap().headers()["preference-applied"], "wait=30");
+    let (waits, _) = asked("/kp1/demo-v1/echo/t1/json", "x").await;
+    assert!(waits);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_that_stops_does_not_wait_with_its_clients() {
     let world = World::new().await;
     let gate = world.gate(&[]).await;

@@ -283,7 +283,7 @@ async fn while_no_extension_has_registered_none_is_unknown() {
     let world = World::new().await;
     let bucket = extension::bucket(&world.client).await.unwrap();
     for name in ["echo", "dead", "anyone"] {
-        bucket.purge(name).await.unwrap();
+        bucket.delete(name).await.unwrap();
     }
     let gate = world.gate(&[]).await;
     let mut client = Client::connect(gate.mqtt, 4, "c").await;

@@ -140,8 +140,20 @@ async fn an_extension_speaks_in_its_own_name_only() {
         forged.reply(&to, slot),
         // Without a name, where an answer would be.
         EXTENSION_DATA.reply(&to, slot),
+        // Where NATS lets another extension, or any service, publish, and the name is not where it is looked for.
+        format!("kaa.v1.replica.{to}.esp.other.x.ExtensionData"),
+        format!("kaa.v1.replica.{to}.runtime.ExtensionData"),
+        format!("kaa.v1.replica.{to}.runtime.echo.ExtensionData"),
+        format!("kaa.v1.replica.{to}.runtime.1.ExtensionData"),
+        format!("kaa.v1.replica.{to}.runtime.echo.1.ExtensionData"),
     ] {
         world.client.publish(subject, push("e1", "forged").encode()).await.unwrap();
+    }
+    // A response that another replica seems to have forwarded.
+    client.subscribe(&["kp1/demo-v1/echo/t1/#"], 1).await;
+    let forged = ExtensionData { request_id: Some(7), ..push("e1", "forged") }.encode();
+    for last in ["runtime.x.ForwardedData", "runtime.ForwardedData", "esp.other.x.ForwardedData"] {
+        world.client.publish(format!("kaa.v1.replica.{to}.{last}"), forged.clone()).await.unwrap();
     }
     let nameless = ExtensionData { extension_instance_name: None, ..push("e1", "nameless") };
     world.client.publish(at(&gate), nameless.encode()).await.unwrap();
@@ -249,4 +261,42 @@ async fn the_end_of_a_connection_tells_what_was_written_from_what_was_not() {
         assert_eq!(first.taken().await, Some(504), "the device may have it");
         assert_eq!(second.next().await, Some(404), "and never has that one");
     }
+}
+
+/// The gateway may speak where an extension may not; it must not do so for one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_report_goes_only_where_reports_are_awaited() {
+    let world = World::new().await;
+    let gate = world.gate(&[]).await;
+    let mut client = device(&gate, 4).await;
+    let mut heard = world.listen("kaa.v1.>".to_owned()).await;
+    let others = ["kaa.v1.service.dcx.esp.ClientData", "kaa.v1.events.kpc.endpoint.connectivity.connected"];
+    for reply in others {
+        for subject in [at(&gate), everybody()] {
+            let data = push("e1", "forged").encode();
+            world.client.publish_with_reply(subject, reply, data).await.unwrap();
+        }
+    }
+    let reports = Reports::of(&world, everybody(), &push("e1", "true")).await;
+    assert_eq!(client.message(PUSHED).await, "true");
+    assert_eq!(reports.taken().await, Some(200));
+    while let Ok(Some(message)) = tokio::time::timeout(Duration::from_millis(100), heard.next()).await {
+        let is_report = message.payload.windows(6).any(|part| part == b"push-1");
+        assert!(!is_report || !others.contains(&message.subject.as_str()), "{}", message.subject);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_too_large_for_its_client_was_not_written() {
+    let world = World::new().await;
+    let gate = world.gate(&[]).await;
+    let mut client = Client::open(gate.mqtt, 5).await;
+    // CONNECT with a Maximum Packet Size of 100 bytes.
+    client.send(b"\x10\x13\x00\x04MQTT\x05\x02\x00\x3C\x05\x27\x00\x00\x00\x64\x00\x01c").await;
+    assert!(matches!(client.next().await, Packet::ConnAck { code: 0, .. }));
+    let id = client.publish("kp1/demo-v1/echo/t1/json", "x", 1).await;
+    client.acknowledged(id).await;
+    let large = ExtensionData { payload: Some(Bytes::from(vec![b'x'; 200])), ..push("e1", "") };
+    assert_eq!(Reports::of(&world, everybody(), &large).await.taken().await, Some(404));
+    assert!(client.is_silent().await);
 }

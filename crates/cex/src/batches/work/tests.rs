@@ -8,7 +8,7 @@ use testkit::Database;
 use uuid::Uuid;
 
 use super::*;
-use crate::batches::read::{Order, Selection, Sort, Task};
+use crate::batches::read::{Child, Order, Selection, Sort, Task};
 use crate::batches::store::{Entered, NewRow};
 use crate::batches::{NewBatch, Targets};
 use crate::changes::Changes;
@@ -100,7 +100,13 @@ impl Bed {
 
     async fn tasks(&self, tenant: &TenantId, sort: Sort, order: Order) -> Vec<Task> {
         let selection = Selection { command_type: None, filter_id: None, sort, order, offset: 0, limit: 100 };
-        self.store.tasks(tenant, &meter(), &selection, None).await.unwrap()
+        let connection = &mut self.pool.acquire().await.unwrap();
+        self.store.tasks(connection, tenant, &meter(), &selection, None).await.unwrap()
+    }
+
+    async fn children(&self, batch: BatchKey, offset: i64, limit: i64) -> Vec<Child> {
+        let connection = &mut self.pool.acquire().await.unwrap();
+        self.store.children(connection, batch, offset, limit).await.unwrap()
     }
 
     async fn only_task(&self) -> Task {
@@ -184,7 +190,7 @@ async fn a_batch_is_aborted_when_too_many_have_failed() {
     assert_eq!((task.state, counts(&task)), (BatchState::Aborted, (0, 20, 20, 15)));
     let reason = task.reason.unwrap();
     assert!(reason.starts_with("11 of the 20 commands that ended have failed: 55 %"), "{reason}");
-    let children = bed.store.children(task.key, 0, 100).await.unwrap();
+    let children = bed.children(task.key, 0, 100).await;
     assert_eq!(children.len(), 40);
     let cancelled = children.iter().filter(|child| child.command == Some((1, State::Cancelled))).count();
     let dropped = children.iter().filter(|child| child.reason.as_ref() == Some(&reason)).count();
@@ -238,6 +244,41 @@ async fn what_is_delivered_outlives_the_cancellation_of_its_batch() {
     let task = bed.only_task().await;
     assert_eq!((task.state, counts(&task)), (BatchState::Cancelled, (0, 1, 4, 2)));
     assert!(task.ended_at.is_some());
+}
+
+#[tokio::test]
+async fn a_batch_of_which_all_has_ended_is_not_cancelled() {
+    let bed = Bed::new(Config::default()).await;
+    let task_id = bed.enter(&reboot(), &endpoints(2)).await;
+    assert!(bed.step(&bed.work()).await);
+    bed.report(&endpoints(2), 200).await;
+    // The worker has not looked since.
+    let ended = bed.store.cancel(&tenant("acme"), &meter(), task_id, "no more").await.unwrap();
+    assert_eq!(ended.unwrap().1, BatchState::Completed);
+    let task = bed.only_task().await;
+    assert_eq!((task.state, counts(&task), task.reason), (BatchState::Completed, (0, 2, 0, 0), None));
+    let last =
+        bed.count("SELECT count(*) FROM batches WHERE ended_at = (SELECT max(updated_at) FROM commands)");
+    assert_eq!(last.await, 1, "it ended with its last command");
+}
+
+#[tokio::test]
+async fn nothing_is_invoked_on_an_endpoint_that_was_deleted_meanwhile() {
+    let bed = Bed::new(Config { batch_part_max: 2, ..Config::default() }).await;
+    bed.enter(&reboot(), &endpoints(4)).await;
+    let work = bed.work();
+    assert!(bed.step(&work).await);
+    for gone in &endpoints(3)[1..] {
+        bed.store.forget_endpoint(gone, "it is gone").await.unwrap();
+    }
+    bed.all_due().await;
+    assert!(bed.step(&work).await);
+    let task = bed.only_task().await;
+    assert_eq!(counts(&task), (3, 0, 1, 1));
+    let children = bed.children(task.key, 0, 10).await;
+    let commanded: Vec<bool> = children.iter().map(|child| child.command.is_some()).collect();
+    assert_eq!(commanded, [true, true, false, true], "what was invoked before is the ledger's");
+    assert_eq!(children[2].reason.as_deref(), Some("it is gone"));
 }
 
 #[tokio::test]
@@ -295,10 +336,10 @@ async fn an_endpoint_that_takes_no_more_commands_is_told_with_the_reason() {
     while bed.step(&work).await {}
     let tasks = bed.tasks(&tenant("acme"), Sort::CreatedAt, Order::Ascending).await;
     assert_eq!((counts(&tasks[0]), counts(&tasks[1])), ((1, 0, 0, 0), (1, 0, 1, 1)));
-    let children = bed.store.children(tasks[1].key, 0, 10).await.unwrap();
+    let children = bed.children(tasks[1].key, 0, 10).await;
     assert!(children[0].reason.as_ref().unwrap().contains("cex.outstanding_per_endpoint_max"));
     assert_eq!(children[1].command, Some((1, State::Created)));
-    assert_eq!(bed.store.children(tasks[1].key, 1, 1).await.unwrap()[0].endpoint_id, "e00001");
+    assert_eq!(bed.children(tasks[1].key, 1, 1).await[0].endpoint_id, "e00001");
 }
 
 #[tokio::test]
@@ -326,7 +367,11 @@ async fn tasks_are_listed_by_tenant_in_the_order_asked_for() {
         limit: 10,
     };
     assert_eq!(bed.store.count(&tenant("acme"), &meter(), &selection).await.unwrap(), 1);
-    let found = bed.store.tasks(&tenant("acme"), &meter(), &selection, None).await.unwrap();
+    let found = bed
+        .store
+        .tasks(&mut bed.pool.acquire().await.unwrap(), &tenant("acme"), &meter(), &selection, None)
+        .await
+        .unwrap();
     assert_eq!(found.len(), 1);
     assert_eq!(found[0].payload, reboot().payload);
 }

@@ -29,7 +29,7 @@ async fn ids_begin_with_one_in_each_lane_and_go_on() {
     let other = Lane { tenant: TenantId::parse("other").unwrap(), ..reboot.clone() };
     assert_eq!(bed.invoke(command(&other)).await.0.command_id, 1);
     // Nothing of it is given again, not even to an endpoint that is registered anew under its id.
-    bed.ledger.forget(&reboot.endpoint_id).await.unwrap();
+    bed.ledger.forget(&reboot.endpoint_id, Utc::now()).await.unwrap();
     assert_eq!(bed.invoke(command(&reboot)).await.0.command_id, 3);
 }
 

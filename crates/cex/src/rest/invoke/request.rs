@@ -148,9 +148,7 @@ pub(in crate::rest) fn payload(
         return Ok(None);
     }
     let given = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let mut parts = given.unwrap_or_default().split(';').map(str::trim);
-    let media_type = parts.next().unwrap_or_default().to_ascii_lowercase();
-    let charset = parts.find_map(charset);
+    let (media_type, charset) = media_type(given.unwrap_or_default());
     match (media_type.as_str(), charset.as_deref()) {
         (_, Some(charset)) if !matches!(charset, "utf-8" | "utf8" | "us-ascii") => {
             Err(unsupported(&format!("the charset {charset} is not known: send UTF-8")))
@@ -166,6 +164,13 @@ pub(in crate::rest) fn payload(
         }
         _ => Err(unsupported("send the payload with Content-Type: application/json or text/plain")),
     }
+}
+
+/// A media type, and its charset if it names one.
+pub(in crate::rest) fn media_type(content_type: &str) -> (String, Option<String>) {
+    let mut parts = content_type.split(';').map(str::trim);
+    let media_type = parts.next().unwrap_or_default().to_ascii_lowercase();
+    (media_type, parts.find_map(charset))
 }
 
 /// The charset, if this parameter of a content type is one.

@@ -1,6 +1,6 @@
 //! What may go wrong between an application and a device: duplicates, order, lost messages, a device that is away.
 
-use super::{APPLICATION, DEVICE, Packet, REQUESTS, RESPONSES, Site, packet};
+use super::{APPLICATION, DEVICE, OTHER_DEVICE, Packet, REQUESTS, RESPONSES, Site, packet};
 
 #[tokio::test]
 async fn a_command_that_comes_again_is_one_command() {
@@ -32,11 +32,14 @@ async fn an_id_of_the_applications_own_makes_its_command_one_and_comes_back_with
     let first = packet(1).correlated("tid-1");
     site.command("step", first).await;
     site.command("step", Packet { id: Some(2), ..first }).await;
-    site.command("step", packet(3).correlated("tid-2")).await;
     for (id, tid) in [("1", "tid-1"), ("2", "tid-2")] {
         assert_eq!(site.next(REQUESTS).await.correlation_data.as_deref(), Some(id.as_bytes()));
         assert_eq!(site.answer("ok", Packet::default()).await, 200);
+        // The next command and the answer to this one do not wait for each other.
         assert_eq!(site.next(RESPONSES).await.correlation_data.as_deref(), Some(tid.as_bytes()));
+        if id == "1" {
+            site.command("step", packet(3).correlated("tid-2")).await;
+        }
     }
     assert_eq!(site.last("m1", "cmd", "EXECUTED").await["commandId"], 2);
     site.stop().await;
@@ -159,6 +162,28 @@ async fn an_answer_waits_for_an_application_that_is_away() {
     site.next(REQUESTS).await;
     assert_eq!(site.answer("C", packet(3)).await, 200);
     assert_eq!(site.next(RESPONSES).await.payload, "C");
+    site.stop().await;
+}
+
+#[tokio::test]
+async fn an_id_may_be_that_of_commands_to_several_things() {
+    let mut site = Site::start(&[]).await;
+    assert_eq!(site.subscribe(DEVICE, REQUESTS).await, 200);
+    assert_eq!(site.subscribe(OTHER_DEVICE, "cmd/device2/req").await, 200);
+    assert_eq!(site.subscribe(APPLICATION, "cmd/+/resp").await, 200);
+    let (one, other) = (packet(1).correlated("tx-1"), packet(2).correlated("tx-1"));
+    site.command("on", one).await;
+    site.next(REQUESTS).await;
+    assert_eq!(site.publish(APPLICATION, "cmd/device2/req", "on", other).await, 200);
+    site.next("cmd/device2/req").await;
+    // The acknowledgement of the first was lost: it is no new command, and keeps its id.
+    site.command("on", one.again()).await;
+    assert_eq!(site.answer("done", packet(1)).await, 200);
+    assert_eq!(site.next(RESPONSES).await.correlation_data.as_deref(), Some(&b"tx-1"[..]));
+    assert_eq!(site.last("m1", "cmd", "EXECUTED").await["commandId"], 1);
+    assert_eq!(site.publish(OTHER_DEVICE, "cmd/device2/resp", "done", packet(1)).await, 200);
+    let response = site.next("cmd/device2/resp").await;
+    assert_eq!(response.correlation_data.as_deref(), Some(&b"tx-1"[..]));
     site.stop().await;
 }
 

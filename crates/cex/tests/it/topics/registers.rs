@@ -79,6 +79,24 @@ async fn a_name_that_goes_to_another_endpoint_takes_no_commands_along() {
 }
 
 #[tokio::test]
+async fn an_endpoint_that_loses_a_name_listens_on_under_its_other() {
+    let mut site = Site::start(&[]).await;
+    for topic in [REQUESTS, "floor/request"] {
+        assert_eq!(site.subscribe(DEVICE, topic).await, 200);
+    }
+    let lamp = format!("{THINGS}/lamp");
+    let spare = "00000000-0000-4000-8000-000000000003";
+    site.acme().put(&lamp, &json!({"endpointId": "m1", "credentialsIds": [spare]})).await.expect(200);
+    site.acme().delete(&lamp).await.expect(204);
+    site.command("on", packet(1)).await;
+    assert_eq!(site.next(REQUESTS).await.payload, "on");
+    let invoke = "/cex/api/v1/endpoints/m1/commands/floor?awaitTimeout=0";
+    site.acme().post(invoke, &json!("report")).await.expect(202);
+    assert_eq!(site.next("floor/request").await.payload, "\"report\"");
+    site.stop().await;
+}
+
+#[tokio::test]
 async fn commanders_and_groups_are_kept_and_found() {
     let site = Site::start(&[]).await;
     let acme = site.acme();
