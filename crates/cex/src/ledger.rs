@@ -31,6 +31,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use ids::{ApplicationName, CommandType, EndpointId, TenantId};
 use sqlx::migrate::Migrator;
+use sqlx::postgres::PgConnectOptions;
 use sqlx::{PgPool, Postgres, Transaction};
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -48,6 +49,13 @@ use news::News;
 use writer::Writers;
 
 pub(crate) static MIGRATOR: Migrator = sqlx::migrate!("./migrations");
+
+/// Has the connections of a pool that was just opened look rows up by an index wherever there is one. A plan that PostgreSQL made
+/// while a table was small, and keeps, would read all of the table until it is analysed anew.
+pub(crate) fn look_up_by_index(pool: &PgPool) {
+    let options = PgConnectOptions::clone(&pool.connect_options());
+    pool.set_connect_options(options.options([("enable_seqscan", "off")]));
+}
 
 /// What became of an invocation.
 #[derive(Debug, Clone)]

@@ -67,6 +67,7 @@ impl Service for Cex {
 
     async fn start(config: Config, context: Context) -> anyhow::Result<()> {
         let pool = context.postgres(&MIGRATOR).await?;
+        ledger::look_up_by_index(&pool);
         let limits = Limits { in_flight_max: config.in_flight_messages_max, ..Limits::default() };
         let config = Arc::new(config);
         let changes = Arc::new(Changes::default());
