@@ -12,14 +12,16 @@ use super::journal::Journal;
 use super::lanes::{Held, Lanes, columns};
 use crate::domain::Lane;
 
-/// The lanes of endpoints that have something outstanding.
-const OUTSTANDING: &str = "
+/// The lanes of endpoints that have something outstanding, or that somebody pushes at, maybe to nobody: what comes next must
+/// not wait for that to end.
+const CONCERNED: &str = "
 SELECT l.tenant_id, l.endpoint_id, l.command_type, l.application_name, l.last_command_id, l.is_pushed, l.topic, l.due_at,
     l.lease, l.leased_at, l.leased_until, 0::bigint AS outstanding
 FROM lanes l
-WHERE l.endpoint_id = ANY($1) AND l.command_type <> '' AND EXISTS (SELECT FROM commands c
-    WHERE c.tenant_id = l.tenant_id AND c.endpoint_id = l.endpoint_id AND c.command_type = l.command_type
-        AND c.state IN ('CREATED', 'SENT', 'DELIVERED'))
+WHERE l.endpoint_id = ANY($1) AND l.command_type <> ''
+    AND (l.leased_until > statement_timestamp() OR EXISTS (SELECT FROM commands c
+        WHERE c.tenant_id = l.tenant_id AND c.endpoint_id = l.endpoint_id AND c.command_type = l.command_type
+            AND c.state IN ('CREATED', 'SENT', 'DELIVERED')))
 ORDER BY l.tenant_id, l.endpoint_id, l.command_type
 FOR UPDATE OF l";
 
@@ -86,7 +88,7 @@ impl Ledger {
     pub(crate) async fn wake(&self, endpoints: &BTreeMap<EndpointId, DateTime<Utc>>) -> sqlx::Result<()> {
         let mut transaction = self.shared.pool.begin().await?;
         let ids: Vec<&str> = endpoints.keys().map(EndpointId::as_str).collect();
-        let rows: Vec<Held> = sqlx::query_as(OUTSTANDING).bind(ids).fetch_all(&mut *transaction).await?;
+        let rows: Vec<Held> = sqlx::query_as(CONCERNED).bind(ids).fetch_all(&mut *transaction).await?;
         let mut lanes = Lanes::from(rows);
         if lanes.is_empty() {
             return Ok(());

@@ -76,6 +76,23 @@ async fn who_connects_goes_before_those_who_are_away_and_begins_with_short_pause
 }
 
 #[tokio::test]
+async fn who_connects_does_not_wait_for_a_push_to_nobody() {
+    let bed = Bed::new(Config::default()).await;
+    let lane = lane("e", "reboot");
+    let (first, claim) = bed.invoke(command(&lane)).await;
+    let to_nobody = claim.unwrap();
+    // The device polls, answers, and connects; the push is still under way.
+    assert_eq!(bed.result(&lane, first.command_id).await, ResultTaken::Taken);
+    assert!(bed.invoke(command(&lane)).await.1.is_none(), "one push at a time");
+    assert_eq!(bed.result(&lane, first.command_id + 1).await, ResultTaken::Taken);
+    bed.ledger.wake(&connected("e", Duration::ZERO)).await.unwrap();
+    let (third, claim) = bed.invoke(command(&lane)).await;
+    assert_eq!(ids(&claim.unwrap()), [third.command_id]);
+    assert!(bed.ledger.settle(to_nobody, Pushed::Offline).await.unwrap().is_none());
+    assert_eq!(bed.states(&third).await, [Created]);
+}
+
+#[tokio::test]
 async fn the_next_command_of_a_topic_is_told_of_when_it_can_be_claimed() {
     let bed = Bed::new(Config::default()).await;
     let lane = lane("e", "cmd");
