@@ -153,6 +153,14 @@ impl Payload {
         }
     }
 
+    /// How many bytes it is as JSON.
+    pub(crate) fn json_bytes(&self) -> usize {
+        match self {
+            Self::Json(json) => json.len(),
+            Self::Text(_) => self.to_value().to_string().len(),
+        }
+    }
+
     pub(crate) fn is_text(&self) -> bool {
         matches!(self, Self::Text(_))
     }

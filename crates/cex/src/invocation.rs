@@ -26,6 +26,9 @@ const LOOK_AFTER: Duration = Duration::from_secs(1);
 /// The longest pause between two looks.
 const LOOK_PAUSE_MAX: Duration = Duration::from_secs(15);
 
+/// What a device gets must fit into one NATS message of 1 MiB; a control character in a text is six in JSON.
+const JSON_BYTES_MAX: usize = 900 * 1024;
+
 /// Invokes commands. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Invoker {
@@ -97,6 +100,13 @@ impl Invoker {
                 "the payload is {bytes} bytes and may be {max} (cex.payload_bytes_max)"
             )));
         }
+        let json_bytes = payload.map_or(0, Payload::json_bytes);
+        if json_bytes > JSON_BYTES_MAX {
+            return Err(Error::Refused(format!(
+                "as a JSON string the payload is {json_bytes} bytes and may be {JSON_BYTES_MAX}: it holds too many characters that \
+                 must be escaped"
+            )));
+        }
         let max = Duration::from_millis(config.command_ttl_max_ms);
         if matches!(ttl, Ttl::For(ttl) if ttl > max) {
             let max = max.as_millis();
@@ -145,5 +155,19 @@ impl Invoker {
                 return Ok(command);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_as_long_as_the_device_gets_it() {
+        let text = |text: &str| Payload::Text(text.to_owned().into());
+        assert_eq!(text("light: \"on\"").json_bytes(), 15);
+        assert_eq!(text("\u{1}\u{1}").json_bytes(), 14);
+        assert_eq!(Payload::Json("[1]".into()).json_bytes(), 3);
+        assert!(text(&"\u{1}".repeat(200_000)).json_bytes() > JSON_BYTES_MAX);
     }
 }
