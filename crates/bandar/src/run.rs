@@ -1,6 +1,6 @@
 //! `bandar run` and `bandar check-config`: services that work with servers which run already.
 
-use runtime::{Entry, Faults, Platform, Settings};
+use runtime::{Entry, Faults, Platform, Settings, StopSignal};
 
 use crate::cli::{CheckConfig, Run};
 use crate::services;
@@ -48,16 +48,18 @@ pub(crate) async fn until_stopped(
     mut platform: Platform,
     opened: impl AsyncFnOnce() -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
+    // One for all the time: a signal that comes as soon as this is ready must be heard too.
+    let mut stop = StopSignal::listen()?;
     let opening = async {
         platform.ready().await?;
         opened().await
     };
     let opened = tokio::select! {
         opened = opening => opened.map(|()| true),
-        signal = runtime::stop_signal() => signal.map(|()| false),
+        () = stop.received() => Ok(false),
     };
     match opened {
-        Ok(true) => platform.run_until_stopped().await,
+        Ok(true) => platform.run_until_stopped(&mut stop).await,
         Ok(false) => platform.stop().await,
         Err(error) => {
             if let Err(late) = platform.stop().await {

@@ -3,7 +3,7 @@
 use anyhow::Context as _;
 use ids::InstanceName;
 use runtime::telemetry::Telemetry;
-use runtime::{Faults, Platform, Settings};
+use runtime::{Faults, Platform, Settings, StopSignal};
 
 use crate::backing::{Backing, Wanted};
 use crate::cli::Up;
@@ -50,9 +50,10 @@ pub(crate) async fn up(arguments: Up) -> anyhow::Result<()> {
         serve(&arguments, &settings, &listeners, &data, &telemetry, first_start.then_some(&credentials))
             .await;
     data.withdraw();
+    let mut impatience = StopSignal::listen()?;
     let stopped = tokio::select! {
         stopped = tokio::task::spawn_blocking(move || drop(backing)) => stopped.context("stopping NATS and PostgreSQL"),
-        _ = runtime::stop_signal() => {
+        () = impatience.received() => {
             // Both are told by the kernel that this process is gone, and stop by themselves.
             tracing::warn!("left before NATS and PostgreSQL have stopped");
             std::process::exit(1);

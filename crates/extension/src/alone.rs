@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use runtime::{Context, Platform, Service, Settings, Subjects, entry, telemetry};
+use runtime::{Context, Platform, Service, Settings, StopSignal, Subjects, entry, telemetry};
 
 use crate::{Extension, Limits, registration, serve, topics};
 
@@ -39,7 +39,8 @@ pub fn main<E: Extension + Default>() -> ExitCode {
         let telemetry = telemetry::install(&settings.section(telemetry::SECTION).map_err(runtime::Faults)?)?;
         let entries = [entry::<Alone<E>>()];
         let platform = Platform::start(&settings, &entries, &[E::NAME], Some(telemetry.registry())).await?;
-        let end = platform.run_until_stopped().await;
+        let mut stop = StopSignal::listen()?;
+        let end = platform.run_until_stopped(&mut stop).await;
         telemetry.shutdown();
         end
     })

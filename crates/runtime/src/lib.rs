@@ -32,7 +32,7 @@ pub use description::Description;
 pub use nats::Config as NatsConfig;
 pub use nats_users::{NatsUser, nats_authorization, nats_users};
 pub use platform::{Platform, ProcessConfig};
-pub use process::{main, stop_signal};
+pub use process::{StopSignal, main};
 pub use register::LookupError;
 pub use requester::{Replies, RequestError, Requester};
 pub use secret_key::{InvalidSecretKey, secret_key};

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::process::ExitCode;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{Faults, Platform};
 
@@ -29,22 +29,33 @@ fn fail(error: &anyhow::Error) -> ExitCode {
     if error.is::<Faults>() { ExitCode::from(EXIT_CONFIGURATION) } else { ExitCode::FAILURE }
 }
 
-/// Waits for SIGINT or SIGTERM.
-pub async fn stop_signal() -> anyhow::Result<()> {
-    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    tokio::select! {
-        _ = interrupt.recv() => tracing::info!("SIGINT: stopping; once more to leave at once"),
-        _ = terminate.recv() => tracing::info!("SIGTERM: stopping; once more to leave at once"),
+/// SIGINT and SIGTERM, heard from the moment when this is made on: one that comes while nobody waits for it is not lost.
+pub struct StopSignal {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl StopSignal {
+    /// Begins to hear. From now on neither signal ends the process by itself.
+    pub fn listen() -> anyhow::Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
     }
-    Ok(())
+
+    /// Waits for the next one.
+    pub async fn received(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => tracing::info!("SIGINT: stopping; once more to leave at once"),
+            _ = self.terminate.recv() => tracing::info!("SIGTERM: stopping; once more to leave at once"),
+        }
+    }
 }
 
 impl Platform {
     /// Runs until a signal asks to stop or a service fails, then stops in order. A second signal leaves at once. The
     /// end is an error if a service failed or did not finish in time.
-    pub async fn run_until_stopped(mut self) -> anyhow::Result<()> {
+    pub async fn run_until_stopped(mut self, stop: &mut StopSignal) -> anyhow::Result<()> {
         let failure = tokio::select! {
-            signal = stop_signal() => signal.err(),
+            () = stop.received() => None,
             error = self.failed() => Some(error),
         };
         if let Some(error) = &failure {
@@ -52,8 +63,25 @@ impl Platform {
         }
         let stopped = tokio::select! {
             stopped = self.stop() => stopped,
-            _ = stop_signal() => Err(anyhow::anyhow!("left at once on a second signal; work may be unfinished")),
+            () = stop.received() => Err(anyhow::anyhow!("left at once on a second signal; work may be unfinished")),
         };
         failure.map_or(stopped, Err)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_signal_that_comes_while_nobody_waits_is_not_lost() {
+        let mut stop = StopSignal::listen().unwrap();
+        let sent = tokio::process::Command::new("kill")
+            .args(["-TERM", &std::process::id().to_string()])
+            .status()
+            .await
+            .unwrap();
+        assert!(sent.success());
+        stop.received().await;
     }
 }
