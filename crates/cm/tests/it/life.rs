@@ -65,10 +65,11 @@ async fn a_deleted_token_is_unknown_and_its_text_free() {
     let (id, token) = site.endpoint("e-1", "app", Some("wish")).await;
     let (other, _) = site.endpoint("e-1", "app", None).await;
     assert_eq!(site.validate("app", &token).await.status_code, 200);
-    put(&site, "e-1", &other, "Revoked").await.expect(200);
     let mut revoked = Events::listen(&site.client, REVOKED).await;
+    put(&site, "e-1", &other, "Revoked").await.expect(200);
+    assert_eq!(next(&mut revoked).await, ("e-1".to_owned(), vec![other.clone()]));
     let path = format!("{}/{id}", tokens_of("e-1"));
-    // What was useless before is told to nobody: the first event is that of the other token.
+    // What was useless before is told to nobody: the next event is that of the other token.
     assert_eq!(rest.delete(&format!("{}/{other}", tokens_of("e-1"))).await.status, 204);
     assert_eq!(rest.delete(&path).await.status, 204);
     assert_eq!(next(&mut revoked).await, ("e-1".to_owned(), vec![id.clone()]));
